@@ -1,0 +1,126 @@
+"""MESA against the paper's equation; the average; what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from thunderstone import ArgumentError, StepError
+from thunderstone_sharpness import MESA
+
+
+def test_against_the_equation(classifier, fit, weights, dataset) -> None:
+    weight, decay, temperature, rate = 0.8, 0.9, 2.0, 0.2
+    data = dataset(torch.float64)
+    method = MESA(weight, decay, temperature, start_epoch=1)
+    trained = fit(classifier(dtype=torch.float64), method, data=data, max_epochs=3)
+
+    net, average = classifier(dtype=torch.float64).net, classifier(dtype=torch.float64).net
+    for epoch in range(3):
+        for x, y in DataLoader(data, batch_size=8):
+            logits = net(x)
+            loss = nn.functional.cross_entropy(logits, y)
+            if epoch >= 1:
+                p = (average(x).detach() / temperature).softmax(-1)
+                loss = loss + weight * (p * (p.log() - (logits / temperature).log_softmax(-1))).sum(-1).mean()
+            net.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter, mean in zip(net.parameters(), average.parameters(), strict=True):
+                    parameter -= rate * parameter.grad
+                    mean.copy_(decay * mean + (1 - decay) * parameter)
+    torch.testing.assert_close(weights(trained), weights(net), rtol=1e-10, atol=1e-12)
+    exported = classifier(dtype=torch.float64)
+    exported.load_state_dict(method.average)
+    torch.testing.assert_close(weights(exported), weights(average), rtol=1e-10, atol=1e-12)
+
+
+def test_weight_zero_changes_nothing(classifier, fit, weights) -> None:
+    assert torch.equal(weights(fit(classifier(), MESA(0, start_epoch=0))), weights(fit(classifier())))
+
+
+class Normalised(LightningModule):
+    """Batch norm, dropout, tied weights, and a forward with keywords."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 6)
+        self.norm, self.drop = nn.BatchNorm1d(6), nn.Dropout(0.5)
+        self.head = nn.Linear(6, 9, bias=False)
+        self.head.weight = self.embed.weight
+        self.modes: list[bool] = []
+
+    def forward(self, tokens: Tensor, *, scale: float) -> Tensor:
+        self.modes.append(self.training)
+        return self.head(self.drop(self.norm(self.embed(tokens)))) * scale
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0], scale=2.0), batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.05)
+
+
+def test_statistics_modes_and_randomness_are_left_alone(fit) -> None:
+    """The average's forward runs in evaluation mode on copies: the module's own first step is the plain one."""
+    data = TensorDataset(torch.randint(0, 9, (16,)))
+    results = []
+    for methods in ((), (MESA(start_epoch=0, decay=0.5),)):
+        torch.manual_seed(0)
+        module = fit(Normalised(), *methods, data=data, max_epochs=1, limit_train_batches=1)
+        results.append((module.norm.running_mean.clone(), int(module.norm.num_batches_tracked), torch.rand(3)))
+        assert module.modes[0] is True
+        assert module.training
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1] == 1
+    assert torch.equal(results[0][2], results[1][2])
+
+
+def test_buffers_are_averaged_and_tied_weights_stay_tied(fit) -> None:
+    method = MESA(start_epoch=0, decay=0.5)
+    module = fit(Normalised(), method, data=TensorDataset(torch.randint(0, 9, (16,))))
+    average = method.average
+    assert torch.equal(average["embed.weight"], average["head.weight"])
+    assert not torch.equal(average["norm.running_mean"], module.norm.running_mean)
+    assert torch.equal(average["norm.num_batches_tracked"], module.norm.num_batches_tracked)
+    Normalised().load_state_dict(average)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_average_survives_a_checkpoint(classifier, fit, weights, tmp_path: Path) -> None:
+    arguments = {"start_epoch": 1, "decay": 0.8}
+    whole = MESA(**arguments)
+    straight = fit(classifier(), whole, max_epochs=4)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    fit(classifier(), MESA(**arguments), checkpoint, max_epochs=2, enable_checkpointing=True)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"][whole.state_key]["average"]
+    again = MESA(**arguments)
+    settings = {"max_epochs": 4, "enable_checkpointing": True, "ckpt_path": tmp_path / "last.ckpt"}
+    resumed = fit(classifier(), again, ModelCheckpoint(tmp_path, save_last=True), **settings)
+    assert torch.equal(weights(resumed), weights(straight))
+    assert all(torch.equal(value, again.average[name]) for name, value in whole.average.items())
+
+
+def test_a_second_fit_begins_anew(classifier, fit, weights) -> None:
+    method = MESA(start_epoch=0, decay=0.9)
+    fit(classifier(), method)
+    again = fit(classifier(), method)
+    assert torch.equal(weights(again), weights(fit(classifier(), MESA(start_epoch=0, decay=0.9))))
+
+
+def test_nothing_averaged_yet() -> None:
+    with pytest.raises(StepError, match="MESA has averaged nothing yet"):
+        MESA().average  # noqa: B018
+
+
+@pytest.mark.parametrize("bad", [{"weight": -1}, {"decay": 1.0}, {"decay": -0.1}, {"temperature": 0}], ids=str)
+def test_bad_arguments(bad) -> None:
+    (name,) = bad
+    with pytest.raises(ArgumentError, match=f"MESA: {name}="):
+        MESA(**bad)

@@ -1,0 +1,243 @@
+"""SAF against the paper's equation, its memory, and what it does with samples that have no past."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+
+from thunderstone import ArgumentError, LossStep, StepError, UnsupportedSettingError, hookimpl
+from thunderstone_sharpness import SAF, SAM
+from thunderstone_sharpness.consistency import trajectory_loss
+from thunderstone_sharpness.logits_memory import LogitsMemory
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(2, 4),
+    st.floats(0.1, 20),
+    st.integers(0, 10**6),
+)
+def test_trajectory_loss_is_the_divergence(batch: int, classes: int, temperature: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    past, present = torch.randn(2, batch, classes, generator=generator, dtype=torch.float64).unbind()
+    p, q = (past / temperature).softmax(-1), (present / temperature).softmax(-1)
+    expected = (p * (p.log() - q.log())).sum(-1).mean()
+    torch.testing.assert_close(trajectory_loss(past, present, temperature), expected)
+    assert trajectory_loss(past, present, temperature) >= -1e-12
+    assert trajectory_loss(past, past, temperature).abs() < 1e-12
+
+
+def test_trajectory_loss_along_another_dimension_and_in_half_precision() -> None:
+    past, present = torch.randn(2, 2, 3, 4, 5).unbind()
+    along_one = trajectory_loss(past, present, 2.0, class_dim=1)
+    torch.testing.assert_close(along_one, trajectory_loss(past.movedim(1, -1), present.movedim(1, -1), 2.0))
+    half = trajectory_loss(past.half(), present.bfloat16(), 2.0, class_dim=1)
+    assert half.dtype == torch.float32
+    assert abs(half - along_one) < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_against_the_equation(classifier, fit, weights, dataset, dtype) -> None:
+    """Equation 7 in a plain loop, with the epochs' logits in a list."""
+    weight, temperature, back, start, rate, epochs = 0.9, 2.0, 2, 3, 0.2, 6
+    data = dataset(torch.float64)
+    method = SAF(weight, temperature, epochs_back=back, start_epoch=start, dtype=dtype)
+    trained = fit(classifier(dtype=torch.float64), method, data=data, max_epochs=epochs)
+
+    net = classifier(dtype=torch.float64).net
+    kept: list[list[Tensor]] = []
+    stored = getattr(torch, dtype)
+    for epoch in range(epochs):
+        kept.append([])
+        for number, (x, y) in enumerate(DataLoader(data, batch_size=8)):
+            logits = net(x)
+            loss = nn.functional.cross_entropy(logits, y)
+            kept[-1].append(logits.detach().to(stored))
+            if epoch >= start:
+                p = (kept[epoch - back][number].double() / temperature).softmax(-1)
+                loss = loss + weight * (p * (p.log() - (logits / temperature).log_softmax(-1))).sum(-1).mean()
+            net.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter in net.parameters():
+                    parameter -= rate * parameter.grad
+    torch.testing.assert_close(weights(trained), weights(net), rtol=1e-9, atol=1e-11)
+
+
+def test_weight_zero_changes_nothing(classifier, fit, weights) -> None:
+    off = fit(classifier(), SAF(0, start_epoch=0, epochs_back=1), max_epochs=3)
+    assert torch.equal(weights(off), weights(fit(classifier(), max_epochs=3)))
+
+
+def test_the_default_acts_from_the_sixth_epoch_on(classifier, fit, weights) -> None:
+    assert torch.equal(weights(fit(classifier(), SAF(), max_epochs=5)), weights(fit(classifier(), max_epochs=5)))
+    assert not torch.equal(weights(fit(classifier(), SAF(), max_epochs=6)), weights(fit(classifier(), max_epochs=6)))
+
+
+class Recorded(SAF):
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.terms: list[tuple[int, float | None]] = []
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {}
+
+    @hookimpl
+    def loss_terms(self, step: LossStep) -> dict[str, Tensor] | None:
+        terms = super().loss_terms(step)
+        self.terms.append((step.trainer.current_epoch, None if terms is None else terms["trajectory_loss"].item()))
+        return terms
+
+
+def test_samples_without_a_past_are_left_out(classifier, fit, dataset) -> None:
+    """With replacement some samples of a batch were not drawn in the epoch before: no term counts them as zeros."""
+    data = dataset()
+    loader = DataLoader(data, batch_size=2, sampler=WeightedRandomSampler([1.0] * len(data), 10))
+    method = Recorded(start_epoch=0, epochs_back=1, weight=1.0)
+    fit(classifier(), method, data=loader, max_epochs=6)
+    none, some = (
+        [value for epoch, value in method.terms if (value is None) == wanted and epoch > 0] for wanted in (1, 0)
+    )
+    assert none
+    assert some
+    # Against a uniform target (zeros) the divergence would be of the size of log(classes); between epochs it is small.
+    assert max(value for value in some if value is not None) < 0.1 * math.log(3)
+
+
+@given(st.data())
+def test_memory_gives_back_what_an_epoch_wrote(data: st.DataObject) -> None:
+    samples, back = 6, data.draw(st.integers(1, 3))
+    memory = LogitsMemory(back, torch.float32, torch.device("cpu"))
+    memory.allocate(3, (2,))
+    written: dict[tuple[int, int], Tensor] = {}
+    for epoch in range(data.draw(st.integers(1, 8))):
+        indices = torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=1, max_size=4, unique=True)))
+        known, past = memory.read(indices, epoch)
+        expected = [i for i, index in enumerate(indices.tolist()) if (epoch - back, index) in written]
+        assert known.tolist() == expected
+        for position, values in zip(expected, past, strict=True):
+            assert torch.equal(values, written[epoch - back, int(indices[position])])
+        values = torch.randn(len(indices), 2)
+        memory.write(indices, epoch, values)
+        written.update({(epoch, int(index)): value for index, value in zip(indices, values, strict=True)})
+        restored = LogitsMemory(back, torch.float32, torch.device("cpu"))
+        restored.load_state_dict(memory.state_dict())
+        memory = restored
+
+
+def test_huge_logits_stay_finite_in_half_precision() -> None:
+    memory = LogitsMemory(1, torch.float16, torch.device("cpu"))
+    memory.allocate(2, (2,))
+    memory.write(torch.tensor([0]), 0, torch.tensor([[1e6, -1e6]]))
+    assert memory.read(torch.tensor([0]), 1)[1].tolist() == [[65504.0, -65504.0]]
+
+
+def test_the_size_is_announced_before_the_first_update(classifier, fit, caplog) -> None:
+    with caplog.at_level("INFO"):
+        fit(classifier(), SAF(start_epoch=1, epochs_back=1), max_epochs=1)
+    said = [record.message for record in caplog.records if "SAF remembers" in record.message]
+    assert said == ["SAF remembers 24 samples x 3 logits x 2 epochs in float16: 0.0 MiB on cpu in every process."]
+
+
+def test_with_sam_both_passes_see_the_same_past(classifier, fit, weights) -> None:
+    """rho so small that the second pass is the first: the pair is SAF alone, up to the perturbation."""
+    saf = {"start_epoch": 1, "epochs_back": 1, "weight": 2.0, "dtype": "float32"}
+    alone = fit(classifier(dtype=torch.float64), SAF(**saf), max_epochs=4, data=None, precision="64-true")
+    both = fit(classifier(dtype=torch.float64), SAF(**saf), SAM(1e-12), max_epochs=4, precision="64-true")
+    torch.testing.assert_close(weights(both), weights(alone), rtol=1e-8, atol=1e-9)
+
+
+class Tagger(LightningModule):
+    """Token-level, with a dict of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(7, 5), nn.Linear(5, 3)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        hidden = self.embed(tokens)
+        return {"hidden": hidden, "logits": self.head(hidden)}
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0])["logits"].flatten(0, 1), batch[1].flatten())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.parametrize("output", [":logits", "head"])
+def test_token_level_and_multi_output_modules(fit, weights, output) -> None:
+    tokens = torch.randint(0, 7, (12, 4))
+    data = TensorDataset(tokens, tokens % 3)
+    method = SAF(start_epoch=1, epochs_back=1, output=output)
+    torch.manual_seed(0)
+    trained = fit(Tagger(), method, data=data, max_epochs=3)
+    torch.manual_seed(0)
+    assert not torch.equal(weights(trained), weights(fit(Tagger(), data=data, max_epochs=3)))
+    assert method.state_dict()["logits"].shape == (2, 12, 4, 3)
+
+
+def test_a_changing_shape_is_an_error(fit) -> None:
+    class Grows(Tagger):
+        def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+            classes = 3 if self.trainer.current_epoch == 0 else 2
+            return {"logits": self.head(self.embed(tokens))[..., :classes]}
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            return self(batch[0])["logits"].square().mean()
+
+    data = TensorDataset(torch.zeros(8, 4, dtype=torch.int64))
+    with pytest.raises(StepError, match=r"shape \(4, 3\) a sample, and now got \(4, 2\)"):
+        fit(Grows(), SAF(start_epoch=0, epochs_back=1, output=":logits"), data=data, max_epochs=2)
+
+
+def test_a_dataset_without_indices_points_to_mesa(classifier, fit) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from zip(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64), strict=True)
+
+    with pytest.raises(UnsupportedSettingError, match="SAF cannot run with an IterableDataset.*MESA"):
+        fit(classifier(), SAF(start_epoch=0), data=DataLoader(Stream(), batch_size=4))
+
+
+def test_an_output_that_is_not_a_batch(fit) -> None:
+    class Pooled(Tagger):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.embed(tokens)).mean(dim=(0, 1))
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            return self(batch[0]).square().mean()
+
+    data = TensorDataset(torch.zeros(8, 4, dtype=torch.int64))
+    with pytest.raises(StepError, match="3 rows for a batch of 8 samples"):
+        fit(Pooled(), SAF(start_epoch=0), data=data)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"weight": -1},
+        {"temperature": 0},
+        {"temperature": math.inf},
+        {"epochs_back": 0},
+        {"epochs_back": 1.5},
+        {"start_epoch": -1},
+        {"class_dim": 0},
+        {"dtype": "float8"},
+        {"storage": "disk"},
+    ],
+    ids=str,
+)
+def test_bad_arguments(bad) -> None:
+    (name,) = bad
+    with pytest.raises(ArgumentError, match=f"SAF: {name}="):
+        SAF(**bad)

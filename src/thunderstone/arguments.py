@@ -1,0 +1,67 @@
+"""Checks every method makes of its arguments, with messages that save an hour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from thunderstone.errors import ArgumentError, suggestion
+
+
+def finite(
+    method: str,
+    argument: str,
+    value: object,
+    hint: str,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float | None = None,
+) -> float:
+    """`value` as a float, or ArgumentError.
+
+    Args:
+        method: Who asks, e.g. ``"SAM"``.
+        argument: The argument's name.
+        value: What was passed.
+        hint: What to pass instead.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed.
+        above: Excluded lower bound, e.g. 0 for a temperature.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentError(method, argument, value, f"it must be a number, not {type(value).__name__}", hint)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ArgumentError(method, argument, value, "it must be finite", hint)
+    if number < minimum or number > maximum:
+        bounds = f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
+        raise ArgumentError(method, argument, value, f"it must be {bounds}", hint)
+    if above is not None and number <= above:
+        raise ArgumentError(method, argument, value, f"it must be above {above:g}", hint)
+    return number
+
+
+def whole(method: str, argument: str, value: object, hint: str, *, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`, or ArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ArgumentError(method, argument, value, f"it must be a whole number, not {type(value).__name__}", hint)
+    if value < minimum:
+        raise ArgumentError(method, argument, value, f"it must be at least {minimum}", hint)
+    return int(value)
+
+
+def flag(method: str, argument: str, value: object, hint: str) -> bool:
+    """`value` as a bool, or ArgumentError: a string such as ``"false"`` would count as true."""
+    if not isinstance(value, bool):
+        raise ArgumentError(method, argument, value, f"it must be True or False, not {type(value).__name__}", hint)
+    return value
+
+
+def one_of(method: str, argument: str, value: object, known: Iterable[str]) -> str:
+    """`value`, one of the `known` names, or ArgumentError with the nearest name."""
+    names = sorted(known)
+    if not isinstance(value, str) or value not in names:
+        raise ArgumentError(method, argument, value, "there is no such choice", suggestion(str(value), names))
+    return value

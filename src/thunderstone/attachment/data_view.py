@@ -1,0 +1,136 @@
+"""What methods may know of the training data: which samples a batch is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from thunderstone.errors import StepError, UnsupportedSettingError
+from thunderstone.lightning_private import batch_index
+
+
+class IndexRecord:
+    """Stands in for a loader's batch sampler and writes down what it yields; everything else is the sampler's own.
+
+    The sampler runs in the main process whatever the number of workers, and batches arrive in the order it yielded
+    them; so the n-th batch of an epoch is the n-th entry, however far workers run ahead.
+
+    Args:
+        sampler: The loader's batch sampler, or its sampler where the loader does no batching.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+        self.entries: list[Any] = []
+        self.iterations = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        # Each epoch has a list of its own: an iterator that is still running fills the one it began with.
+        entries: list[Any] = []
+        self.entries = entries
+        self.iterations += 1
+        for indices in self._sampler:
+            entries.append(indices)
+            yield indices
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_sampler":
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+
+class DataView:
+    """The training loader of a fit, before it is iterated; handed to `prepare_data`.
+
+    Attributes:
+        trainer: The running Trainer.
+        module: The LightningModule.
+        loader: The loader as Lightning will iterate it (with the sampler it put in under data parallelism).
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule, loader: Any) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.loader = loader
+        self._record: IndexRecord | None = None
+        self._attribute = ""
+        self._first = 0
+        self._seen_iterations = 0
+        # How many entries at the front of a resumed epoch were drawn and dropped before the first batch.
+        self.dropped = 0
+
+    @property
+    def dataset(self) -> Any:
+        """The loader's dataset, or None when it has none."""
+        return getattr(self.loader, "dataset", None)
+
+    @property
+    def started(self) -> bool:
+        """Whether the loader has been iterated with its indices tracked."""
+        return self._record is not None and self._record.iterations > 0
+
+    def track_indices(self, method: str, hint: str) -> None:
+        """Have the sample indices of every batch known as `LossStep.indices`; the batch itself is not touched.
+
+        Args:
+            method: Who asks, for messages.
+            hint: What to do where indices cannot be known, e.g. a method that needs none.
+
+        Raises:
+            UnsupportedSettingError: The data has no indices (an IterableDataset, a loader that is no DataLoader, or
+                one that hands batches out of order).
+        """
+        if self._record is not None:
+            return
+        if not isinstance(self.loader, DataLoader):
+            reason = "only a torch DataLoader has a sampler that says which samples a batch is made of"
+            setting = f"a training loader of type {type(self.loader).__name__}"
+            raise UnsupportedSettingError(method, setting, reason, hint)
+        if isinstance(self.loader.dataset, IterableDataset):
+            reason = "its samples have no indices by which they could be known again in the next epoch"
+            name = type(self.loader.dataset).__name__
+            raise UnsupportedSettingError(method, f"an IterableDataset ({name})", reason, hint)
+        if not getattr(self.loader, "in_order", True):
+            reason = "batches arrive in another order than the sampler drew them in"
+            raise UnsupportedSettingError(method, "DataLoader(in_order=False)", reason, "use in_order=True")
+        self._attribute = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
+        self._record = IndexRecord(getattr(self.loader, self._attribute))
+        # DataLoader forbids assigning its samplers because a running iterator would not notice; none is running yet.
+        vars(self.loader)[self._attribute] = self._record
+
+    def current_indices(self) -> Tensor | None:
+        """Indices of the batch in training, int64 (batch size,), or None when they are not tracked.
+
+        Raises:
+            StepError: The sampler yields something that is not an index.
+        """
+        record = self._record
+        if record is None:
+            return None
+        position = batch_index(self.trainer)
+        if record.iterations != self._seen_iterations:
+            resumed = self._seen_iterations == 0 and self.trainer.ckpt_path is not None
+            self._first = position - self.dropped if resumed else 0
+            self._seen_iterations = record.iterations
+        try:
+            return torch.as_tensor(record.entries[position - self._first], dtype=torch.int64).reshape(-1)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise StepError(
+                f"the samples of batch {position} cannot be known: the loader's {self._attribute} "
+                f"({type(record._sampler).__name__}) did not yield integer indices for it ({error}). HINT: use a "
+                "sampler that yields integers, or a method that needs no sample indices"
+            ) from error
+
+    def release(self) -> None:
+        """Give the loader its own sampler back."""
+        if self._record is not None:
+            vars(self.loader)[self._attribute] = self._record._sampler
+            self._record = None

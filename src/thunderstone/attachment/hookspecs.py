@@ -1,0 +1,66 @@
+"""The second half of the contract: hooks a method or an observer may implement, called by the attachment.
+
+Implement one by decorating a method of your `thunderstone.Method` with `thunderstone.hookimpl`. Methods are called in
+the order in which they stand in `Trainer(callbacks=[...])`; pluggy's `tryfirst`, `trylast` and `wrapper=True` apply.
+An implementation may leave out arguments it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from thunderstone.markers import hookspec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thunderstone.attachment.data_view import DataView
+    from thunderstone.attachment.gradient_step import GradientStep, UpdatePlan, UpdateStep
+    from thunderstone.attachment.loss_terms import LossStep
+    from thunderstone.tracking.records import Record
+
+
+class AttachmentHooks:
+    """Namespace of the hook specifications; never instantiated."""
+
+    @hookspec
+    def prepare_data(self, view: DataView) -> None:
+        """Called for the training loader before it is iterated, once a loader, on every rank.
+
+        A method that needs to know which samples a batch is made of calls `view.track_indices` here.
+        """
+
+    @hookspec
+    def plan_update(self, plan: UpdatePlan) -> None:
+        """Called before the first micro-batch of every update, on every rank.
+
+        What an update must record can only be known before it begins: a method that will call `GradientStep.recompute`
+        says so here with `plan.request_recompute()`.
+        """
+
+    @hookspec
+    def loss_terms(self, step: LossStep) -> Mapping[str, Tensor] | None:
+        """Called after every `training_step`, inside its graph and precision context; returns named extra losses.
+
+        Each is a 0-d tensor, is added to the loss before Lightning scales it for accumulation, and is recorded as
+        ``method/name``. Return None (or an empty mapping) to leave the loss alone, to the last bit. Called again, with
+        `step.replay` set, when a method goes through the batch a second time. Not called when `training_step`
+        returned None.
+        """
+
+    @hookspec
+    def transform_gradients(self, step: GradientStep) -> None:
+        """Called when the gradients of the whole accumulated batch are there and clipping has not run.
+
+        Under a GradScaler they are still scaled (`step.loss_scale`). Read `step.gradients`, assign to it to replace
+        them. Not called when every micro-batch's `training_step` returned None.
+        """
+
+    @hookspec
+    def after_update(self, step: UpdateStep) -> None:
+        """Called after the optimizer has stepped (or was skipped by a GradScaler: `step.skipped`)."""
+
+    @hookspec
+    def record(self, record: Record) -> None:
+        """Called on rank zero for everything a method reports with `self.record`. Observers implement this."""

@@ -1,0 +1,170 @@
+"""Named extra losses, added to what `training_step` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from thunderstone.attachment.outputs import Call, OutputCapture
+from thunderstone.attachment.replay import loss_of
+from thunderstone.errors import StepError
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from thunderstone.attachment.method import Method
+
+Terms = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LossStep:
+    """One call of `training_step` whose loss may be added to; handed to `loss_terms`.
+
+    Attributes:
+        trainer: The running Trainer.
+        module: The LightningModule.
+        batch: The batch as `training_step` got it.
+        loss: The loss it returned, with its graph, before accumulation scaling.
+        index: Number of the update this micro-batch belongs to, like `trainer.global_step`.
+        replay: This is a second pass over the same micro-batch (some method recomputes gradients): the terms are
+            wanted, what a method keeps of a batch is not to be changed.
+        indices: Position in the training dataset of every sample of the batch, int64 of shape (batch size,), on the
+            CPU; None unless a method asked for them in `prepare_data`.
+    """
+
+    trainer: Trainer
+    module: LightningModule
+    batch: Any
+    loss: Tensor
+    index: int
+    replay: bool
+    indices: Tensor | None
+    _again: Callable[[], Any]
+
+    def call(self, capture: OutputCapture) -> Call:
+        """The captured module's call that counts in this step.
+
+        Raises:
+            StepError: The module was not called, or not that often; the message names submodules that were.
+        """
+        chosen = capture.chosen()
+        if chosen is not None:
+            return chosen
+        if capture.times:
+            raise StepError(
+                f"{capture.method}: call={capture.call} of {capture.described} was asked for, but it is called "
+                f"{capture.times} times in this training step. HINT: use call=0 … call={capture.times - 1}, or -1"
+            )
+        candidates = _called_submodules(self.module, self._again)
+        raise StepError(
+            f"{capture.method}: {capture.described} was not called in training_step, so there is no output to "
+            f"capture. Called in this step: {', '.join(candidates) or 'no submodule'}. HINT: name one of them, e.g. "
+            f"output={(candidates[-1].split(' ')[0] if candidates else 'head')!r}"
+        )
+
+    def output(self, capture: OutputCapture) -> Tensor:
+        """The captured tensor of this step, with its graph. Raises StepError as `call` does."""
+        return capture.tensor(self.call(capture).output)
+
+
+class LossTerms:
+    """Collects the terms of all methods and adds them to the loss.
+
+    Args:
+        manager: The attachment's plug-in manager.
+        methods: The attached methods, in order.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager, methods: list[Method]) -> None:
+        self.captures: list[OutputCapture] = []
+        implementing = {id(implementation.plugin) for implementation in manager.hook.loss_terms.get_hookimpls()}
+        # One caller a method, so that a term can be logged under the name of the method it came from.
+        self._callers = [
+            (method, manager.subset_hook_caller("loss_terms", [other for other in methods if other is not method]))
+            for method in methods
+            if id(method) in implementing
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._callers)
+
+    def run(
+        self,
+        training_step: Callable[[], Any],
+        make_step: Callable[[Tensor], LossStep],
+        context: Callable[[], AbstractContextManager[None]],
+        objective: Callable[[LossStep], Tensor] | None = None,
+    ) -> Any:
+        """Run `training_step` and add the terms to the loss in what it returns (a tensor, a mapping, or None).
+
+        Args:
+            training_step: The strategy's own, with its arguments bound.
+            make_step: Builds the step object from the loss.
+            context: Makes the precision plug-in's context manager.
+            objective: Replaces loss and terms alike.
+        """
+        for capture in self.captures:
+            capture.begin()
+        try:
+            result = training_step()
+            for capture in self.captures:
+                capture.end()
+            loss = loss_of(result)
+            if loss is None:
+                return result
+            step = make_step(loss)
+            with context():
+                total = self._add(loss, step) if objective is None else objective(step)
+        finally:
+            for capture in self.captures:
+                capture.drop()
+        if total is loss:
+            return result
+        return {**result, "loss": total} if isinstance(result, Mapping) else total
+
+    def _add(self, loss: Tensor, step: LossStep) -> Tensor:
+        total = loss
+        for method, caller in self._callers:
+            for terms in caller(step=step):
+                for name, term in (terms or {}).items():
+                    _check_term(method, name, term)
+                    if not step.replay:
+                        method.record(name, term.detach())
+                    total = total + term.to(loss.device)
+        return total
+
+
+def _check_term(method: Method, name: object, term: object) -> None:
+    if not isinstance(name, str) or not isinstance(term, Tensor) or term.numel() != 1 or term.dim() > 0:
+        got = f"a tensor of shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
+        raise StepError(
+            f"{type(method).__name__}: loss_terms returned {name!r}: {got}, where a name and a 0-d tensor are "
+            "expected. HINT: return {'term': loss.mean()}"
+        )
+
+
+def _called_submodules(module: LightningModule, again: Callable[[], Any]) -> list[str]:
+    """Names (and output shapes) of the submodules one more run of the step calls; the run is about to fail anyway."""
+    called: dict[str, str] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_: Any, __: Any, output: Any) -> None:
+            called[name] = f"{name} {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
+
+        return hook
+
+    handles = [child.register_forward_hook(note(name)) for name, child in module.named_modules() if name]
+    try:
+        with torch.no_grad():
+            again()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(called.values())

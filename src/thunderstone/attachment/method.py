@@ -1,0 +1,120 @@
+"""The base class of every method."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lightning.pytorch.callbacks import Callback
+
+from thunderstone.errors import StepError, UnsupportedSettingError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from thunderstone.attachment.attachment import Attachment
+
+
+class Method(Callback):
+    """A training method: a Lightning callback that also takes part in the attachment's hooks.
+
+    A subclass names itself, keeps every `__init__` argument in an attribute of the same name (so that it can be
+    shown, tracked and rebuilt), and implements the hooks of `thunderstone.attachment.hookspecs` it needs. `__init__`
+    checks its arguments and touches neither a device nor a random state.
+
+    Attributes:
+        name: What users type and what metrics are namespaced by, e.g. ``"sam"``.
+        exclusive: Resources only one attached method may own, e.g. ``{"gradient"}``; two owners are refused.
+        identified_by: Arguments that tell two instances on one Trainer apart; they become part of `state_key`.
+        unsupported_strategies: Lightning strategy class names this method cannot work with, each with the reason;
+            refused at attach time.
+    """
+
+    name: ClassVar[str] = ""
+    exclusive: ClassVar[frozenset[str]] = frozenset()
+    identified_by: ClassVar[tuple[str, ...]] = ()
+    unsupported_strategies: ClassVar[dict[str, str]] = {}
+
+    _attachment: Attachment | None = None
+
+    # -- identity ------------------------------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments this method was built with, by name."""
+        # Of the class, not of __init__: a class without one of its own has no arguments.
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def state_key(self) -> str:
+        """Where this method's state lives in a checkpoint: unique across packages, and across instances by
+        `identified_by`."""
+        identity = f"{type(self).__module__}.{type(self).__qualname__}"
+        told_apart = ",".join(f"{name}={getattr(self, name)!r}" for name in self.identified_by)
+        return f"{identity}({told_apart})" if told_apart else identity
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
+    # -- what a subclass may override ----------------------------------------------------------------------------------
+
+    def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called once a `fit`, before anything runs. Raise UnsupportedSettingError for settings that cannot work."""
+
+    def on_detach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called once after `on_attach`, whether the run ended, failed or was interrupted. Undo what was done."""
+
+    # -- reporting -----------------------------------------------------------------------------------------------------
+
+    def record(self, name: str, value: Any) -> None:
+        """Report a scalar, `Table`, matplotlib figure or `Artifact` as ``method/name``.
+
+        Silent when no Trainer is attached and on every rank but zero; a scalar tensor is read only when a tracker
+        writes it, so recording does not wait for the device.
+        """
+        if self._attachment is not None:
+            self._attachment.record(self, name, value)
+
+    @property
+    def attachment(self) -> Attachment:
+        """The attachment of the Trainer this method is attached to. Raises StepError outside of a fit."""
+        if self._attachment is None:
+            raise StepError(
+                f"{type(self).__name__} is not attached to a Trainer. HINT: pass it in Trainer(callbacks=[...]) and "
+                "use it between the start and the end of `fit`"
+            )
+        return self._attachment
+
+    # -- Lightning's side: subclasses that override these call super() -------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        import lightning.pytorch
+
+        from thunderstone.attachment.attachment import attach
+
+        if not isinstance(trainer, lightning.pytorch.Trainer):
+            raise UnsupportedSettingError(
+                type(self).__name__,
+                f"a Trainer of {type(trainer).__module__.partition('.')[0]}",
+                "methods are callbacks of `lightning.pytorch`, and the two packages are copies that do not mix",
+                "write `import lightning.pytorch as pl` for `import pytorch_lightning as pl`",
+            )
+        attach(trainer, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.attachment.start()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # The methods' state stays reachable: a checkpoint may be written on the way out.
+        if self._attachment is not None:
+            self._attachment.stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or the twin in a spawned process, is not attached.
+        return {key: value for key, value in vars(self).items() if key != "_attachment"}

@@ -1,0 +1,1 @@
+"""The command line: `thunderstone list`, `info`, `run`, `demo` and `doctor`."""

@@ -1,0 +1,172 @@
+"""`thunderstone doctor`: is everything this project stands on there, and does every plug-in work?"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+
+from thunderstone.cli import factory
+from thunderstone.discovery import Registry, class_of, load_registry, settings
+from thunderstone.errors import ThunderstoneError
+
+FACTORY_GROUP = "lightning.pytorch.callbacks_factory"
+FACTORY_VALUE = "thunderstone.cli.factory:callbacks"
+SHOWN = ("torch", "lightning", "torchmetrics", "pluggy", "wandb")
+VARIABLES = (settings.DISABLE, settings.STRICT, factory.VARIABLE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        state: ``"ok"``, ``"note"`` (works, but worth knowing) or ``"broken"``.
+        subject: What was looked at.
+        detail: What was found.
+        traceback: Of the failure, if it was one.
+    """
+
+    state: str
+    subject: str
+    detail: str = ""
+    traceback: str = ""
+
+
+def examine(verbose: bool = False) -> int:
+    """Print the findings; 1 if something is broken, else 0.
+
+    Args:
+        verbose: Also print the tracebacks.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    styles = {"ok": "green", "note": "yellow", "broken": "bold red"}
+    found = load_registry()  # not `registry()`: in strict mode that raises what is to be shown here
+    broken = 0
+    for title, findings in (
+        ("Versions", _versions(found)),
+        ("Environment", _environment(found)),
+        ("Plug-ins", _plugins(found)),
+        ("Methods and strategies", _targets(found)),
+        ("Attaching by `thunderstone run`", _factory()),
+    ):
+        console.print(f"\n{title}", style="bold")
+        for finding in findings:
+            broken += finding.state == "broken"
+            line = Text.assemble("  ", (f"{finding.state:<7}", styles[finding.state]), finding.subject)
+            console.print(line.append(f": {finding.detail}" if finding.detail else ""), soft_wrap=True)
+            if verbose and finding.traceback:
+                console.print(finding.traceback, markup=False, soft_wrap=True)
+    console.print()
+    if broken:
+        hint = "" if verbose else " `thunderstone doctor --verbose` shows tracebacks."
+        console.print(f"{broken} thing{'s' if broken > 1 else ''} broken.{hint}", style="bold red")
+        return 1
+    console.print("Everything works.", style="bold green")
+    return 0
+
+
+def _versions(found: Registry) -> Iterator[Finding]:
+    yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("ok", "platform", platform.platform())
+    plugins = dict.fromkeys(record.distribution for record in found.plugins)
+    for name in dict.fromkeys(["thunderstone", *SHOWN, *plugins]):
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            yield Finding("broken", name, "not installed")
+            continue
+        unmet = list(_unmet(name)) if name == "thunderstone" or name in plugins else []
+        yield Finding("broken" if unmet else "ok", name, "; ".join([installed, *unmet]))
+
+
+def _unmet(distribution: str) -> Iterator[str]:
+    """Requirements of a distribution that the installed packages do not meet."""
+    from packaging.requirements import Requirement
+
+    for line in requires(distribution) or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            yield f"needs {requirement}, which is not installed"
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            yield f"needs {requirement}, and {installed} is installed"
+
+
+def _environment(found: Registry) -> Iterator[Finding]:
+    unknown = found.unknown_disabled_names()
+    for variable in VARIABLES:
+        value = os.environ.get(variable)
+        if not value:
+            yield Finding("ok", variable, "not set")
+            continue
+        yield Finding("note", variable, value)
+    for name, near in unknown.items():
+        advice = f" Did you mean {near!r}?" if near else ""
+        yield Finding("note", settings.DISABLE, f"{name!r} is no plug-in.{advice}")
+
+
+def _plugins(found: Registry) -> Iterator[Finding]:
+    if not found.plugins:
+        yield Finding("broken", "entry points", "there are none, not even the host's: reinstall thunderstone")
+    for record in found.plugins:
+        if record.state == "failed":
+            yield Finding("broken", record.label, record.reason, record.traceback)
+        elif record.state == "disabled":
+            yield Finding("note", record.label, f"disabled: {record.reason}")
+        else:
+            declared = f"{len(record.methods)} methods, {len(record.strategies)} strategies"
+            yield Finding("ok", record.label, declared)
+        if record.heavy:
+            detail = f"{record.value} imports {', '.join(record.heavy)}, which makes `thunderstone list` slow"
+            yield Finding("note", record.label, detail)
+    for conflict in found.conflicts:
+        yield Finding("broken", f"name {conflict.name!r}", str(conflict.error()))
+
+
+def _targets(found: Registry) -> Iterator[Finding]:
+    """Import everything that is declared, which nothing else does before it is used."""
+    loaders: list[tuple[str, Callable[[], object]]] = [
+        (f"method {name}", partial(class_of, spec)) for name, spec in found.methods.items()
+    ]
+    for kind, specs in found.strategies.items():
+        loaders += [(f"strategy {kind}:{name}", spec.load) for name, spec in specs.items()]
+    working = 0
+    for subject, load in loaders:
+        try:
+            load()
+            working += 1
+        except ThunderstoneError as error:
+            yield Finding("broken", subject, str(error), traceback.format_exc())
+    yield Finding("ok", f"{working} of {len(loaders)}", "can be imported")
+
+
+def _factory() -> Iterator[Finding]:
+    installed = [point for point in entry_points(group=FACTORY_GROUP) if point.value == FACTORY_VALUE]
+    if not installed:
+        yield Finding("broken", FACTORY_GROUP, f"no entry point to {FACTORY_VALUE}: reinstall thunderstone")
+        return
+    if len(installed) > 1:
+        yield Finding("broken", FACTORY_GROUP, f"{len(installed)} entry points to {FACTORY_VALUE}: every method twice")
+    try:
+        callbacks = installed[0].load()()
+        importlib.import_module("lightning.pytorch")
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        yield Finding("broken", FACTORY_VALUE, detail, traceback.format_exc())
+        return
+    attached = ", ".join(map(repr, callbacks)) or f"nothing ({factory.VARIABLE} is not set)"
+    yield Finding("ok", FACTORY_VALUE, f"attaches {attached}")

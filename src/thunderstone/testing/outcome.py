@@ -1,0 +1,84 @@
+"""How a check ends, and the register of checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from thunderstone.testing.bench import Bench
+
+Status = Literal["passed", "failed", "expected-failure", "skipped"]
+
+
+class CheckFailure(AssertionError):
+    """A method breaks a rule; the message says where and how."""
+
+
+class CheckSkipped(Exception):
+    """A check does not apply to a method; the message says why."""
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """The result of one check of one method.
+
+    Attributes:
+        method: The subject's name.
+        check: The check's name.
+        rule: Number of the rule it belongs to, 1 to 10.
+        status: ``"passed"``, ``"failed"``, ``"expected-failure"`` or ``"skipped"``.
+        reason: Why it failed or was skipped; empty when it passed.
+        seconds: How long it took.
+    """
+
+    method: str
+    check: str
+    rule: int
+    status: Status
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one rule.
+
+    Attributes:
+        name: E.g. ``"resumes_mid_epoch"``.
+        rule: Number of the rule, 1 to 10.
+        summary: One line.
+    """
+
+    name: str
+    rule: int
+    summary: str
+    function: Callable[[Bench], None]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_REGISTER: dict[str, Check] = {}
+
+
+def check(rule: int) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Register a function ``check_<name>(bench)`` as a check of a rule.
+
+    It raises CheckFailure where the method breaks the rule, and CheckSkipped where it does not apply; any other
+    exception is a failure too.
+    """
+
+    def register(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        name = function.__name__.removeprefix("check_")
+        summary = (function.__doc__ or "").strip().partition("\n")[0]
+        _REGISTER[name] = Check(name, rule, summary, function)
+        return function
+
+    return register
+
+
+def registered() -> dict[str, Check]:
+    """Every registered check by name, sorted by rule."""
+    return dict(sorted(_REGISTER.items(), key=lambda item: item[1].rule))

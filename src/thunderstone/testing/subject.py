@@ -1,0 +1,80 @@
+"""What is put through the checks: a method's factories, and what its author declares about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from thunderstone.attachment.method import Method
+from thunderstone.errors import ArgumentError, suggestion
+
+Factory = Callable[[], Method]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A method as the conformance kit sees it.
+
+    Attributes:
+        name: What records and test ids call it, e.g. ``"sam"``.
+        default: Makes the method in its ordinary, effective setting. Called once a run; returns a new instance.
+        neutral: Makes it in the setting that switches it off, e.g. ``lambda: SAM(rho=0)``; None where there is none.
+        zoo: Names of the modules it is tried on (see `thunderstone.testing.zoo`); None for all of them.
+        changes_weights: The default setting trains to other weights than no method. False for a monitor.
+        plain_first_step: The first forward pass sees the weights the module was built with, so what it logs equals
+            the run without the method. False for a method that changes weights before training, e.g. a pruner.
+        reports: The default setting reports at least one scalar in a short run.
+        reference: Compares the method with an independent implementation and raises AssertionError where they differ.
+            Given a method in its default setting. None where the method's own tests do it.
+        expected_failures: Names of checks it cannot pass, each with the reason. Strict: such a check must fail.
+    """
+
+    name: str
+    default: Factory
+    neutral: Factory | None = None
+    zoo: Sequence[str] | None = None
+    changes_weights: bool = True
+    plain_first_step: bool = True
+    reports: bool = True
+    reference: Callable[[Method], None] | None = None
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from thunderstone.testing.zoo import CASES
+
+        for attribute in ("default", "neutral"):
+            value = getattr(self, attribute)
+            if not callable(value) and (attribute == "default" or value is not None):
+                raise ArgumentError(
+                    "Subject", attribute, value, "it must be a callable without arguments", f"{attribute}=lambda: …"
+                )
+        for name in self.zoo or ():
+            if name not in CASES:
+                raise ArgumentError("Subject", "zoo", name, "there is no such module", suggestion(name, CASES))
+
+
+def as_subject(
+    factory: Factory | Subject, expected_failures: Mapping[str, str] | None = None, neutral: Factory | None = None
+) -> Subject:
+    """A factory wrapped as a subject, named after the method it makes; a subject with more expected failures."""
+    if isinstance(factory, Subject):
+        merged = {**factory.expected_failures, **(expected_failures or {})}
+        if merged == factory.expected_failures and neutral is None:
+            return factory
+        return replace(factory, expected_failures=merged, neutral=neutral or factory.neutral)
+    if not callable(factory):
+        raise ArgumentError(
+            "check_method", "factory", factory, "it must be callable", "pass a class, lambda: Method(…) or a Subject"
+        )
+    method = factory()
+    if not isinstance(method, Method):
+        raise ArgumentError(
+            "check_method",
+            "factory",
+            factory,
+            f"it made a {type(method).__name__}, not a thunderstone.Method",
+            "pass a callable without arguments that makes the method",
+        )
+    return Subject(
+        method.name or type(method).__name__, factory, neutral, expected_failures=dict(expected_failures or {})
+    )

@@ -1,0 +1,36 @@
+"""Pictures of matplotlib figures, taken without pyplot and without touching the figure's canvas.
+
+A method's figure may belong to a notebook or a window. `pyplot` would switch or start a backend for the whole process,
+and TensorBoard's `add_figure` replaces the figure's canvas and closes it; a picture does neither.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def is_figure(value: object) -> bool:
+    """Whether `value` is a matplotlib Figure. Doesn't import matplotlib: whoever made a figure has."""
+    module = sys.modules.get("matplotlib.figure")
+    return module is not None and isinstance(value, module.Figure)
+
+
+def render(figure: Any) -> bytes:
+    """The figure as a PNG, at its own size and resolution."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", backend="agg")
+    return buffer.getvalue()
+
+
+def pixels(png: bytes) -> NDArray[np.uint8]:
+    """A PNG as an array of shape (height, width, 3), red, green and blue from 0 to 255."""
+    # matplotlib depends on pillow, so it is there wherever a figure is.
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        return np.array(image.convert("RGB"), dtype=np.uint8)

@@ -1,0 +1,223 @@
+"""The observer between what methods report and what the user's loggers can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from thunderstone.lightning_private import callbacks_of, set_callbacks
+from thunderstone.markers import hookimpl
+from thunderstone.random_state import RandomState
+from thunderstone.tracking.configuration import configuration, names
+from thunderstone.tracking.figures import is_figure, render
+from thunderstone.tracking.folder import FolderSink, new_run_folder
+from thunderstone.tracking.loggers import LoggerSink, TensorBoardSink
+from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.scalars import is_scalar, read, snapshot
+from thunderstone.tracking.sink import Sink, TrackingWarning
+from thunderstone.tracking.weights_and_biases import WandbSink
+
+if TYPE_CHECKING:
+    from thunderstone.attachment.method import Method
+
+_Result = TypeVar("_Result")
+
+
+class Tracker:
+    """Writes the records of one fit to every logger of its Trainer, or to a folder where there is none.
+
+    Scalars wait until the step is over and go out together, in one `log_metrics` call a step, as Lightning's own do;
+    waiting also lets a device run ahead, and lets a step that turns out to be the last be written, as Lightning writes
+    it. Tables, figures and artifacts are written at once: what they were made from may change.
+
+    Nothing that goes wrong here reaches training: each place for records warns once (`TrackingWarning`), and is tried
+    again with the next record. Random states are left as they were, whatever a logger draws.
+
+    Silent under `fast_dev_run`, in which Lightning suppresses logging, and during its sanity check.
+
+    Args:
+        trainer: The Trainer, on its rank zero.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        # Any: Lightning's connectors set attributes (`log_every_n_steps`, `fast_dev_run`) its class does not declare.
+        self.trainer: Any = trainer
+        self._warned: set[str] = set()
+        # Rows of one moment, by key; there is a second row when a key comes again and both values are to be kept.
+        self._rows: list[dict[str, Record]] = []
+        self._boundary = _StepBoundary(self)
+        self._finished = False
+        self._sinks = self._find_sinks()
+
+    def start(self, methods: Sequence[Method]) -> None:
+        """Write the run's configuration and tags, and begin to follow the Trainer's steps. Called at fit start."""
+        if not self._sinks:
+            return
+        # First in the list: what happened before a hook is written before other callbacks act on that hook. A list of
+        # its own, since Lightning is iterating over the present one.
+        set_callbacks(self.trainer, [self._boundary, *self._callbacks()])
+        config = self._attempt("the tracker", "the configuration", lambda: configuration(methods))
+        for sink in self._sinks:
+            if config is not None:
+                self._attempt(sink.name, "the configuration", partial(sink.configuration, config, names(methods)))
+
+    def finish(self) -> None:
+        """Write what is waiting and let go of the Trainer. Safe to call after an exception, and more than once."""
+        self.flush()
+        self._finished = True
+        if self._boundary in callbacks_of(self.trainer):
+            set_callbacks(self.trainer, list(self._callbacks()))
+
+    @hookimpl
+    def record(self, record: Record) -> None:
+        """Take a record: scalars wait for the end of the step, everything else is written now."""
+        if not self._sinks or self.trainer.sanity_checking:
+            return
+        value = record.value
+        if isinstance(value, Table):
+            self._each(record, lambda sink: sink.table(record))
+        elif isinstance(value, Artifact):
+            self._each(record, lambda sink: sink.artifact(record))
+        elif is_figure(value):
+            png = self._attempt("matplotlib", record.key, partial(render, value))
+            if png is not None:
+                self._each(record, lambda sink: sink.figure(record, png))
+        else:
+            try:
+                self._keep(record)
+            except Exception as error:
+                self._warn(record.method, record.key, error)
+            if self._finished:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the scalars that are waiting."""
+        rows, self._rows = self._rows, []
+        for row in rows:
+            self._write(row)
+
+    # -- scalars -------------------------------------------------------------------------------------------------------
+
+    def _keep(self, record: Record) -> None:
+        if not is_scalar(record.value):
+            raise TypeError(
+                f"a {type(record.value).__name__} is none of the things a method can report: a number or a tensor with "
+                "one element, a Table, a matplotlib Figure, an Artifact"
+            )
+        value = snapshot(record.value)
+        waiting = self._rows[-1] if self._rows else {}
+        last = next(iter(waiting.values()), None)
+        if last is not None and (last.step, last.epoch) != (record.step, record.epoch):
+            self.flush()
+            waiting = {}
+        earlier = waiting.get(record.key)
+        # An optimizer that calls its closure several times a step reports several times: the last one counts, as it
+        # does for `self.log`. Outside of a step every value is meant to be seen.
+        if not self._rows or (earlier is not None and not (earlier.within_step and record.within_step)):
+            self._rows.append({})
+        self._rows[-1][record.key] = replace(record, value=value)
+
+    def _write(self, row: dict[str, Record]) -> None:
+        first = next(iter(row.values()))
+        logged = self._is_logging_step(first.step)
+        due = [record for record in row.values() if logged or not record.within_step]
+        if not due:
+            return
+        keys = ", ".join(record.key for record in due)
+        values = self._attempt("the tracker", keys, lambda: {record.key: read(record.value) for record in due})
+        if values is None:
+            return
+        for sink in self._sinks:
+            if sink.takes_scalars:
+                self._attempt(sink.name, keys, partial(sink.scalars, values, first.step, first.epoch))
+
+    def _is_logging_step(self, step: int) -> bool:
+        """Whether Lightning writes what `self.log` got in this step: every so many steps, and once it is to stop."""
+        every = self.trainer.log_every_n_steps
+        return bool(every > 0 and ((step + 1) % every == 0 or self.trainer.should_stop))
+
+    # -- places --------------------------------------------------------------------------------------------------------
+
+    def _find_sinks(self) -> list[Sink]:
+        trainer = self.trainer
+        # Lightning puts a dummy in place of every logger in runs that are not to be tracked.
+        if trainer.fast_dev_run or any(isinstance(logger, DummyLogger) for logger in trainer.loggers):
+            return []
+        sinks = [_logger_sink(logger) for logger in trainer.loggers]
+        if not any(sink.takes_media for sink in sinks):
+            # What no logger can show is still kept.
+            root = trainer.default_root_dir
+            sinks.append(FolderSink(lambda: new_run_folder(root), "the runs/ folder", takes_scalars=not sinks))
+        return sinks
+
+    def _each(self, record: Record, action: Callable[[Sink], None]) -> None:
+        for sink in self._sinks:
+            if sink.takes_media:
+                self._attempt(sink.name, record.key, partial(action, sink))
+
+    def _callbacks(self) -> Iterable[Callback]:
+        return (callback for callback in callbacks_of(self.trainer) if callback is not self._boundary)
+
+    def _attempt(self, who: str, what: str, action: Callable[[], _Result]) -> _Result | None:
+        """What `action` returns, or None after a failure. Random states are as they were."""
+        state = RandomState()
+        try:
+            return action()
+        except Exception as error:
+            self._warn(who, what, error)
+            return None
+        finally:
+            state.restore()
+
+    def _warn(self, who: str, what: str, error: Exception) -> None:
+        if who in self._warned:
+            return
+        self._warned.add(who)
+        rank_zero_warn(
+            f"{who} could not write {what}: {type(error).__name__}: {error}. This record is lost; training goes on, "
+            "and later records are tried without a further warning.",
+            category=TrackingWarning,
+        )
+
+
+class _StepBoundary(Callback):
+    """Tells the tracker that a step is over.
+
+    Lightning decides what to log after its last hook of a batch, so the tracker does at the first hook that follows,
+    whichever it is: in between nothing can ask for the run to stop.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tracker.flush()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self.tracker.flush()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tracker.flush()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tracker.flush()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tracker.flush()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tracker.flush()
+
+
+def _logger_sink(logger: Logger) -> Sink:
+    if isinstance(logger, WandbLogger):
+        return WandbSink(logger)
+    return TensorBoardSink(logger) if isinstance(logger, TensorBoardLogger) else LoggerSink(logger)

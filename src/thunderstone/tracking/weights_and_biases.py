@@ -1,0 +1,90 @@
+"""Weights & Biases as a place for records. `wandb` is imported only when something is written to it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+from thunderstone.tracking.configuration import primitive
+from thunderstone.tracking.folder import existing
+from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.scalars import cell
+from thunderstone.tracking.sink import Sink
+
+
+class WandbSink(Sink):
+    """The run of a WandbLogger, online or offline.
+
+    Everything is logged through the logger, so that its `trainer/global_step` axis and its prefix hold for what methods
+    report too. The run is not finished here: its owner may go on with a test or a second fit.
+
+    Args:
+        logger: The logger, attached to a Trainer.
+    """
+
+    def __init__(self, logger: WandbLogger) -> None:
+        self.name = type(logger).__name__
+        self.logger = logger
+
+    def scalars(self, values: Mapping[str, float], step: int, epoch: int) -> None:
+        self._log(values, step, epoch)
+
+    def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
+        run = self.logger.experiment
+        present = dict(run.config)
+        for name, arguments in config.items():
+            key = name if _replaceable(present, name, arguments) else f"thunderstone.{name}"
+            run.config.update({key: dict(arguments)}, allow_val_change=True)
+        run.tags = tuple(dict.fromkeys((*(run.tags or ()), *tags)))
+
+    def table(self, record: Record) -> None:
+        import wandb
+
+        table: Table = record.value
+        rows = [[cell(value) for value in row] for row in table.rows]
+        # A column may hold a number in one row and a word in the next, as in any CSV file.
+        content = wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)
+        self._log({record.key: content}, record.step, record.epoch)
+
+    def figure(self, record: Record, png: bytes) -> None:
+        import wandb
+        from PIL import Image
+
+        # From the picture: given the figure itself, wandb would go through pyplot.
+        with Image.open(io.BytesIO(png)) as image:
+            self._log({record.key: wandb.Image(image)}, record.step, record.epoch)
+
+    def artifact(self, record: Record) -> None:
+        import wandb
+
+        artifact: Artifact = record.value
+        source = existing(artifact)
+        run = self.logger.experiment
+        # Artifact names belong to the whole project; the run's id keeps two runs' tickets from being versions of one
+        # thing. Lightning names its checkpoints in the same way.
+        name = re.sub(r"[^\w.-]", "-", f"{record.key}-{run.id}")
+        metadata = {**primitive(artifact.metadata), "step": record.step, "epoch": record.epoch}
+        content = wandb.Artifact(name=name, type=artifact.type, metadata=metadata)
+        if source.is_dir():
+            content.add_dir(str(source))
+        else:
+            content.add_file(str(source))
+        run.log_artifact(content)
+
+    def _log(self, values: Mapping[str, Any], step: int, epoch: int) -> None:
+        self.logger.log_metrics({**values, "epoch": epoch}, step=step)
+
+
+def _replaceable(present: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a key of the run's configuration may take a method's arguments.
+
+    It may when it is free, or holds some of these arguments: from a sweep, a resumed run, a first fit, or the user's
+    own settings. What the user keeps under a key that happens to be a method's name stays as it is.
+    """
+    if key not in present:
+        return True
+    return isinstance(present[key], Mapping) and set(present[key]) <= set(arguments)

@@ -1,0 +1,230 @@
+"""What cannot work is refused before the first step, by name and with the way out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    SingleDeviceXLAStrategy,
+    Strategy,
+    XLAStrategy,
+)
+from tiny_training import Again, Ascend, Classifier, Spy, assert_same_bits, fit, loader, state, trainer
+
+from thunderstone import CompositionError, ExactResume, HookError, Method, UnsupportedSettingError, hookimpl
+from thunderstone.attachment.strategies import check_strategy
+
+
+def _refused(error: type[Exception], match: str, *methods: Method, module: LightningModule, **settings: Any) -> None:
+    before = state(module)
+    callbacks = list(methods)
+    refusing = trainer(*callbacks, **settings)
+    listed = list(refusing.callbacks)
+    with pytest.raises(error, match=match):
+        refusing.fit(module, loader())
+    assert_same_bits(before, module)
+    assert refusing.callbacks == listed
+    assert all(method._attachment is None for method in methods)
+    assert not {"training_step", "optimizer_step"} & vars(refusing.strategy).keys()
+
+
+class Manual(Classifier):
+    """Steps its optimizer itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        raise AssertionError("nothing was refused")
+
+
+def test_manual_optimization() -> None:
+    match = r"Ascend cannot run with manual optimization \(Manual\.automatic_optimization is False\).*HINT"
+    _refused(UnsupportedSettingError, match, Ascend(), module=Manual())
+
+
+def test_manual_optimization_switched_on_late() -> None:
+    """In `setup`, which Lightning calls after the callbacks'."""
+
+    class Late(Manual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = True
+
+        def setup(self, stage: str) -> None:
+            self.automatic_optimization = False
+
+    with pytest.raises(UnsupportedSettingError, match=r"Late\.automatic_optimization is False"):
+        fit(Late(), Ascend())
+
+
+def test_manual_optimization_is_fine_for_a_method_that_takes_no_part_in_steps() -> None:
+    class Quiet(Method):
+        name = "quiet"
+
+    class Stepping(Manual):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(batch))
+            optimizer.step()
+
+    plain, quiet = Stepping(), Stepping()
+    fit(plain)
+    fit(quiet, Quiet())
+    assert_same_bits(plain, quiet)
+
+
+@pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor")
+def test_a_training_step_that_draws_its_own_batches() -> None:
+    class Drawing(Classifier):
+        def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
+            raise AssertionError("nothing was refused")
+
+    _refused(UnsupportedSettingError, r"Ascend cannot run with training_step.*dataloader_iter", Ascend(), module=Drawing())
+
+
+class Elsewhere(Strategy):
+    """A strategy nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__(accelerator=SingleDeviceStrategy(torch.device("cpu")).accelerator)
+
+    @property
+    def root_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def is_global_zero(self) -> bool:
+        return True
+
+    def model_to_device(self) -> None:
+        return
+
+    def reduce(self, tensor: Any, *_: Any, **__: Any) -> Any:
+        return tensor
+
+    def all_gather(self, tensor: Any, *_: Any, **__: Any) -> Any:
+        return tensor
+
+    def barrier(self, *_: Any, **__: Any) -> None:
+        return
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        return obj
+
+
+def test_an_unknown_strategy_is_refused_by_name() -> None:
+    match = r"Ascend cannot run with strategy=Elsewhere.*strategy='ddp'"
+    _refused(UnsupportedSettingError, match, Ascend(), module=Classifier(), strategy=Elsewhere())
+
+
+@pytest.mark.parametrize("strategy", [DeepSpeedStrategy, XLAStrategy, SingleDeviceXLAStrategy])
+def test_strategies_that_step_out_of_sight_are_refused_by_name(strategy: type[Strategy]) -> None:
+    # Without their own packages they cannot be built; two of them are subclasses of a strategy that is fine.
+    run: Any = SimpleNamespace(strategy=object.__new__(strategy))
+    with pytest.raises(UnsupportedSettingError, match=f"SAM cannot run with strategy={strategy.__name__}"):
+        check_strategy(run, "SAM")
+
+
+@pytest.mark.parametrize("strategy", [SingleDeviceStrategy, DDPStrategy, FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_are_fine(strategy: type[Strategy]) -> None:
+    class OfOnesOwn(strategy):  # type: ignore[misc, valid-type]
+        pass
+
+    for chosen in (strategy, OfOnesOwn):
+        run: Any = SimpleNamespace(strategy=object.__new__(chosen))
+        assert check_strategy(run, "SAM") is None
+
+
+def test_a_strategy_that_a_method_declares_it_cannot_work_with() -> None:
+    class Choosy(Spy):
+        unsupported_strategies = {"SingleDeviceStrategy": "it wants company"}  # noqa: RUF012
+
+    match = "Choosy cannot run with strategy=SingleDeviceStrategy: it wants company"
+    _refused(UnsupportedSettingError, match, Choosy(), module=Classifier())
+
+
+def test_two_owners_of_the_gradient() -> None:
+    class Other(Ascend):
+        name = "other"
+
+    match = "Ascend and Other cannot be attached to one Trainer: both own the gradient"
+    _refused(CompositionError, match, Ascend(), Spy(), Other(), module=Classifier())
+
+
+def test_two_of_a_kind_are_named_with_their_arguments() -> None:
+    class Copy(Ascend):
+        @property
+        def state_key(self) -> str:
+            return f"{super().state_key}{self.rho}"
+
+    match = r"Copy\(rho=0.1, sync=True\) and Copy\(rho=0.2, sync=True\).*both own the gradient"
+    _refused(CompositionError, match, Copy(rho=0.1), Copy(rho=0.2), module=Classifier())
+
+
+def test_a_misspelt_hook_gets_the_nearest_name() -> None:
+    class Misspelt(Method):
+        name = "misspelt"
+
+        @hookimpl
+        def transform_gradient(self, step: Any) -> None:
+            raise AssertionError("never called")
+
+    _refused(HookError, r"(?s)Misspelt.*transform_gradient.*Did you mean 'transform_gradients'", Misspelt(), module=Classifier())
+
+
+def test_a_hook_with_an_argument_its_specification_does_not_have() -> None:
+    class Greedy(Method):
+        name = "greedy"
+
+        @hookimpl
+        def transform_gradients(self, step: Any, learning_rate: float) -> None:
+            raise AssertionError("never called")
+
+    _refused(HookError, r"(?s)Greedy implements a hook that does not fit.*learning_rate", Greedy(), module=Classifier())
+
+
+def test_a_method_that_refuses_in_on_attach_undoes_those_before_it() -> None:
+    events: list[str] = []
+
+    class Early(Spy):
+        name = "early"
+
+        def on_attach(self, *_: Any) -> None:
+            events.append("early attached")
+
+        def on_detach(self, *_: Any) -> None:
+            events.append("early detached")
+
+    class Refusing(Again):
+        name = "refusing"
+
+        def on_attach(self, *_: Any) -> None:
+            raise UnsupportedSettingError("Refusing", "this run", "it would rather not", "ask another")
+
+        def on_detach(self, *_: Any) -> None:
+            events.append("refusing detached")
+
+    match = "Refusing cannot run with this run: it would rather not. HINT: ask another"
+    _refused(UnsupportedSettingError, match, Early(), Refusing(), module=Classifier())
+    assert events == ["early attached", "early detached"]
+
+
+def test_refusals_leave_the_list_of_callbacks_as_it_was() -> None:
+    refusing = trainer(Ascend())
+    with pytest.raises(UnsupportedSettingError):
+        refusing.fit(Manual(), loader())
+    assert not any(isinstance(callback, ExactResume) for callback in refusing.callbacks)
+    refusing.fit(Classifier(), loader())
+    assert refusing.global_step == 6

@@ -1,0 +1,129 @@
+"""Every check can fail: for each there is a method with one thing wrong, and the message says which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import broken_methods as broken
+import pytest
+import torch
+from sound_method import Sound
+from torch import nn
+
+from thunderstone import Method
+from thunderstone.testing import CHECKS, Subject, check_method
+
+
+def _differs(method: Method) -> None:
+    expected = 2.0
+    assert method.arguments["gain"] == expected, f"gain is {method.arguments['gain']}, the paper has {expected}"
+
+
+SMALL = ("mlp",)
+CASES: list[tuple[str, Subject, str]] = [
+    (check, Subject(subject.__name__ if isinstance(subject, type) else "subject", subject, **declared), said)
+    for check, subject, declared, said in (
+        (
+            "off_means_off",
+            broken.DrawsWhenOff,
+            {"neutral": lambda: broken.DrawsWhenOff(gain=0.0), "zoo": SMALL},
+            "[mlp] the neutral setting against no method differs: weights.net.0.weight: ",
+        ),
+        ("on_means_on", broken.NoEffect, {}, "[mlp] the default setting NoEffect() trains to the same weights"),
+        ("on_means_on", broken.Diverges, {}, "is not finite after training with Diverges"),
+        ("on_means_on", Sound, {"changes_weights": False}, "declared not to change weights differs"),
+        ("matches_reference", Sound, {"reference": _differs}, "Sound differs from its reference: gain is 0.5"),
+        ("resumes_mid_epoch", broken.Forgets, {}, "a checkpoint every 2 batch(es), rank 0] the resumed run"),
+        ("resumes_mid_accumulation", broken.Forgets, {}, "accumulate_grad_batches=3, killed in on_"),
+        ("resumes_under_ddp", broken.Forgets, {}, "[mlp, 2 process(es), accumulate_grad_batches=2, killed in"),
+        ("checkpoint_is_plain_data", broken.Pickles, {}, "torch.load(weights_only=True) refuses"),
+        ("checkpoint_is_plain_data", broken.Renames, {}, "net.0.weight.0 is missing"),
+        ("checkpoint_loads_without_the_method", broken.Renames, {}, 'Missing key(s) in state_dict: "net.0.weight"'),
+        ("clean_after_fit", broken.LeavesAHook, {}, "module.net has a hook in _forward_hooks: _watch"),
+        ("clean_after_fit", broken.LeavesAPatch, {}, "module.training_step is set on the instance"),
+        ("clean_after_fit", broken.PatchesTorch, {}, "left patched: torch.nn.modules.linear.Linear.forward"),
+        ("clean_after_fit", broken.TurnsOnDeterminism, {}, "deterministic algorithms: False became True"),
+        ("clean_after_fit", broken.AddsACallback, {}, "and is AddsACallback, CallbackEvents, Observer, NoEffect"),
+        ("clean_after_exception", broken.PerturbsDuringTheStep, {}, "the weights against those after the last update"),
+        ("clean_after_exception_in_second_pass", broken.SecondPass, {}, "in the second pass] the weights against"),
+        ("clean_after_keyboard_interrupt", broken.CleansUpAfterErrorsOnly, {}, "after KeyboardInterrupt in the first"),
+        (
+            "clean_after_keyboard_interrupt_in_second_pass",
+            broken.SecondPassCatchesErrorsOnly,
+            {},
+            "after KeyboardInterrupt in the second pass] the weights",
+        ),
+        ("counts_hooks_once", broken.CallsTheUsersHook, {}, "on_after_backward 28 times instead of 14"),
+        ("counts_metrics_once", broken.SilentSecondPass, {}, "updates of accuracy by batch 0 2 times instead of 1"),
+        ("counts_logs_once", broken.NaiveSecondPass, {"zoo": ("metrics",)}, "the sum 'samples' over an epoch differs"),
+        ("counts_statistics_once", broken.SilentSecondPass, {}, "[mlp] running statistics after the first batch"),
+        ("counts_progress_once", broken.StopsEarly, {}, "progress differs: global_step: 14 became 7"),
+        ("runs_in_bf16_mixed", broken.BreaksUnder, {}, "[mlp, bf16-mixed] IndexError: list index out of range"),
+        ("runs_in_16_mixed", lambda: broken.BreaksUnder("16-mixed"), {}, "[mlp, 16-mixed] IndexError"),
+        ("runs_in_64_true", broken.CastsToSinglePrecision, {}, "net.0.weight became torch.float32"),
+        ("runs_with_accumulation", lambda: broken.BreaksUnder("accumulation"), {}, "accumulate_grad_batches=3] Index"),
+        ("runs_with_clipping", broken.EvadesClipping, {}, "the optimizer sees gradients of norm"),
+        (
+            "runs_with_parameter_groups",
+            broken.MovesFrozenWeights,
+            {},
+            "[groups] unused is moved, which training without",
+        ),
+        ("runs_compiled", lambda: broken.BreaksUnder("compile"), {}, "[mlp, torch.compile] IndexError"),
+        ("runs_fast_dev_run", lambda: broken.BreaksUnder("fast_dev_run"), {}, "[mlp, fast_dev_run] IndexError"),
+        ("runs_without_logger", lambda: broken.BreaksUnder("no logger"), {}, "no logger] IndexError"),
+        ("ignores_sanity_checking", broken.ActsWhileValidating, {}, "training after a sanity check differs"),
+        ("ignores_evaluation", broken.ActsWhileValidating, {}, "evaluation differs: validate.0.val_loss"),
+        ("runs_a_second_fit", broken.WearsOut, {}, "a second fit with the same instance against a first differs"),
+        ("runs_a_second_fit", broken.Stalls, {}, "a second fit on the same Trainer does not train"),
+        ("runs_under_ddp", broken.DrawsPerRank, {}, "rank 1 against rank 0 differs: net.0.weight"),
+        ("runs_under_ddp", lambda: broken.BreaksUnder("ddp"), {}, "IndexError: list index out of range"),
+        ("composes", broken.WantsToBeAlone, {}, "fails: KeyError: 'rho'"),
+        ("composes", broken.RefusesNamelessly, {}, "is refused without naming"),
+        ("reports_under_its_name", broken.ReportsUnderNoName, {}, "logs 'gradient_norm', not named sound/…"),
+        ("reports_under_its_name", broken.Mute, {}, "reports nothing in a run of two epochs"),
+        ("reports_at_the_right_step", broken.ReportsAtItsOwnStep, {}, "sound/average is written at step 101"),
+        ("reports_on_rank_zero", broken.ReportsOnEveryRank, {}, "rank 1 writes sound/average"),
+        ("arguments_are_explicit", broken.TakesAnything, {}, "TakesAnything.__init__ takes **options"),
+        ("arguments_are_explicit", broken.ForgetsAnArgument, {}, "rate is not kept in an attribute self.rate"),
+        ("arguments_are_explicit", broken.Untyped, {}, "rate has no type"),
+        ("arguments_are_explicit", broken.Undocumented, {}, "rate is not described in an Args section"),
+        ("arguments_are_explicit", broken.UnserialisableDefault, {}, "the default direction=1j is not JSON"),
+        ("building_touches_nothing", broken.DrawsAtBirth, {}, "the random state after building differs: python.words"),
+        ("building_touches_nothing", broken.AllocatesAtBirth, {}, "building AllocatesAtBirth makes tensors (zeros)"),
+        ("refuses_bad_values", broken.AcceptsAnything, {}, "AcceptsAnything(gain=nan) is accepted"),
+        ("refuses_bad_values", broken.RefusesObscurely, {}, "RefusesObscurely(gain=nan) raises ValueError"),
+        ("works_in_yaml", broken.Wrapped, {}, "the parser of LightningCLI cannot build Wrapped"),
+        ("has_a_unique_state_key", broken.BareStateKey, {}, "state_key is 'BareStateKey' and does not hold"),
+        ("describes_itself", broken.Nameless, {}, "Nameless.name is ''"),
+        (
+            "explains_manual_optimization",
+            broken.AssumesAutomaticOptimization,
+            {},
+            "manual optimization] AttributeError",
+        ),
+        ("survives_skipped_batches", broken.AssumesALoss, {}, "training_step returns None] KeyError: 'loss'"),
+        ("survives_a_nan_loss", broken.AssumesAFiniteLoss, {}, "the loss is NaN] ValueError"),
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def _undo_what_broken_methods_leave() -> Iterator[None]:
+    forward = nn.Linear.forward
+    yield
+    nn.Linear.forward = forward
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("check", "subject", "said"), CASES, ids=[f"{check}-{subject.name}" for check, subject, _ in CASES]
+)
+def test_a_broken_method_fails_its_check(check: str, subject: Subject, said: str) -> None:
+    (record,) = check_method(subject, checks=[check])
+    assert (record.check, record.status) == (check, "failed"), record
+    assert said in record.reason
+
+
+def test_every_check_has_a_method_that_fails_it() -> None:
+    assert {check for check, _, _ in CASES} == set(CHECKS)

@@ -1,0 +1,35 @@
+"""Methods that keep the rules pass the kit: one written for it, and the host's own."""
+
+from __future__ import annotations
+
+import pytest
+from sound_method import Sound
+
+from thunderstone import ExactResume
+from thunderstone.testing import CHECKS, Subject, check_method, parametrize_with_checks
+
+SUBJECTS = [
+    Subject("sound", Sound, neutral=lambda: Sound(gain=0.0), reference=lambda method: None),
+    Subject("resume", ExactResume, neutral=lambda: ExactResume(enabled=False), changes_weights=False, reports=False),
+]
+
+
+@parametrize_with_checks(SUBJECTS)
+def test_conformance(method, check) -> None:
+    check(method)
+
+
+def test_records_tell_what_was_skipped() -> None:
+    (record,) = check_method(Sound, checks=["off_means_off"])
+    assert (record.method, record.rule, record.status) == ("sound", 1, "skipped")
+    assert record.reason == "the subject declares no neutral setting"
+    assert record.seconds >= 0
+
+
+def test_every_rule_has_a_check() -> None:
+    assert {check.rule for check in CHECKS.values()} == set(range(1, 11))
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=str)
+def test_every_check_says_what_it_holds_a_method_to(check) -> None:
+    assert check.summary.endswith(".")
