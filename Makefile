@@ -89,14 +89,15 @@ $(BIN)/python:
 	  rm -rf .venv; exit 1; }
 
 # The build backend comes first and under the same constraints, so that building needs no environment of its own.
-# What an earlier set of packages left behind goes before the new set is installed.
+# The stamp lists what is installed: a package that has since left the tree (another branch) is taken out again.
 $(STAMP): $(BIN)/python
 	@$(PIP) install --quiet --constraint constraints.txt 'pip>=25.1' hatchling editables
-	@cat .venv/installed-* 2>/dev/null | xargs -r $(PIP) uninstall --quiet --yes
-	@rm -f .venv/installed-*
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --group dev \
 	  --editable '.[demo,testing]' $(addprefix --editable ./,$(MEMBERS))
-	@sed -n 's/^name = "\(thunderstone[a-z-]*\)"/\1/p' pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS)) > $@
+	@sed -n 's/^name = "\(thunderstone[a-z-]*\)"/\1/p' pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS)) > .venv/members
+	@cat .venv/installed-* 2>/dev/null | grep -vxFf .venv/members | xargs -r $(PIP) uninstall --quiet --yes
+	@rm -f .venv/installed-*
+	@mv .venv/members $@
 
 $(OLDEST_STAMP): | $(STAMP)
 	@rm -rf $(OLDEST)

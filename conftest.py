@@ -113,3 +113,5 @@ def _same_randomness() -> None:
         torch = sys.modules["torch"]
         torch.manual_seed(SEED)
         torch.set_num_threads(1)
+        # Otherwise some of torch's warnings come once a process, and fail whichever test happens to be the first.
+        torch.set_warn_always(True)

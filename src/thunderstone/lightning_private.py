@@ -10,6 +10,7 @@ import builtins
 import copy
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any
@@ -34,7 +35,7 @@ def logging_step(trainer: Trainer) -> int:
     optimization; curves only line up when both use the same counter. What is logged at an epoch's end is written at
     its last step, although the counter has moved on: the epoch counts as processed and not yet as completed.
     """
-    progress = trainer.fit_loop.epoch_progress.current
+    progress = epoch_counts(trainer)
     at_epoch_end = progress.processed > progress.completed
     return trainer.fit_loop.epoch_loop._batches_that_stepped - int(at_epoch_end)
 
@@ -126,6 +127,16 @@ def monitoring_callbacks(trainer: Trainer) -> list[Callback]:
     return [one for one in callbacks_of(trainer) if isinstance(one, (EarlyStopping, Checkpoint))]
 
 
+def epoch_counts(trainer: Trainer) -> Any:
+    """How many epochs of this run are ready, started, processed and completed; `trainer.current_epoch` is the last."""
+    return trainer.fit_loop.epoch_progress.current
+
+
+def batch_counts(trainer: Trainer) -> Any:
+    """The same for the batches of the present epoch."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current
+
+
 def loop_progress(trainer: Trainer) -> dict[str, Any]:
     """Every counter of the fit loop and the loops inside it, as nested dicts of numbers.
 
@@ -162,6 +173,28 @@ def _load_progress(loop: _Loop, state: dict[str, Any]) -> None:
     loop._restarting = loop._loaded_from_state_dict = False
     loop._resuming_from_checkpoint = False
     loop.reset_restart_stage()
+
+
+def take_back_processed_epoch(trainer: Trainer) -> None:
+    """Count the epoch that is at its end as one under way."""
+    progress: Any = trainer.fit_loop.epoch_progress
+    for counts in (progress.current, progress.total):
+        counts.processed = counts.completed
+
+
+def take_back_batch(trainer: Trainer) -> None:
+    """Count the batch under way as one that was not begun."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    for counts in (progress.current, progress.total):
+        counts.reset_on_restart()
+    progress.is_last_batch = False
+
+
+def profiled(trainer: Trainer, action: str) -> AbstractContextManager[Any]:
+    """The Trainer's profiler around an action; the attribute is declared nowhere."""
+    profiler: Any = trainer.profiler  # type: ignore[attr-defined]
+    context: AbstractContextManager[Any] = profiler.profile(action)
+    return context
 
 
 def steps_for_loggers(trainer: Trainer) -> int:
@@ -405,6 +438,14 @@ def continue_fetching(trainer: Trainer) -> Any:
     fetcher, epoch_loop = train_fetcher(trainer), trainer.fit_loop.epoch_loop
     fetcher._start_profiler, fetcher._stop_profiler = epoch_loop._on_before_fetch, epoch_loop._on_after_fetch
     return fetcher
+
+
+def skips_backward(trainer: Trainer) -> bool:
+    """Whether the present epoch goes forward only, as the last one of StochasticWeightAveraging does.
+
+    Nothing public says so, and at its end the optimizer's closure is called as in any other epoch.
+    """
+    return trainer.fit_loop._skip_backward
 
 
 def within_accumulation(trainer: Trainer) -> bool:

@@ -109,7 +109,7 @@ class Bookkeeping(Classifier):
 
     def kept(self) -> Any:
         """Everything in comparable form."""
-        names = "count losses long seen labels recent counter created_late".split()
+        names = ["count", "losses", "long", "seen", "labels", "recent", "counter", "created_late"]
         plain = {name: getattr(self, name) for name in names}
         meter = (self.meter.total, self.meter.history, self.meter.running.tolist())
         return plain, meter, self.array.tolist(), (self.pair[0].tolist(), self.pair[1])
@@ -254,7 +254,9 @@ MODULES = OrderedDict(
     cumulative_batch_norm=lambda: _classifier(nn.BatchNorm1d(8, momentum=None)),
     still_batch_norm=lambda: _classifier(nn.BatchNorm1d(8, momentum=0.0)),
     group_norm=lambda: _classifier(nn.GroupNorm(2, 8)),
-    instance_norm=lambda: _classifier(nn.Unflatten(1, (2, 4)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten()),
+    instance_norm=lambda: _classifier(
+        nn.Unflatten(1, (2, 4)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten()
+    ),
     own_norm=lambda: _classifier(CentredByHand()),
     spectral_norm=_spectral,
     random_draws=lambda: _classifier(Stochastic()),

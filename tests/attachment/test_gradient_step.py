@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from tiny_training import Again, Ascend, Classifier, fit, perceptron, state
 from torch import Tensor, nn
 
 from thunderstone import GradientStep
-from thunderstone.tensor_lists import total_norm
 from thunderstone.attachment.window import copy_containers
+from thunderstone.tensor_lists import total_norm
 
 
 def _step(module: nn.Module, **arguments: Any) -> GradientStep:
@@ -97,18 +98,22 @@ def test_the_norm_of_a_sparse_tensor_adds_entries_of_one_place_first() -> None:
     assert float(total_norm([twice, torch.tensor([3.0])])) == pytest.approx(5)
 
 
-def _storages(device: str = "cpu") -> int:
-    """Bytes held by all live tensors on a device, each storage once."""
+@pytest.fixture
+def held() -> Iterator[Callable[[], int]]:
+    """Bytes held by the tensors created since the test began, each storage once."""
     gc.collect()
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in gc.get_objects()
-        if isinstance(tensor, Tensor) and tensor.device.type == device and tensor.layout is torch.strided
-    }
-    return sum(storages.values())
+    gc.freeze()  # what is there already is no longer listed
+
+    def count() -> int:
+        # By type: some objects warn when they are asked for their class.
+        tensors = [item for item in gc.get_objects() if issubclass(type(item), Tensor)]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+    yield count
+    gc.unfreeze()
 
 
-def test_looking_elsewhere_holds_one_copy_of_the_weights() -> None:
+def test_looking_elsewhere_holds_one_copy_of_the_weights(held: Callable[[], int]) -> None:
     """Inside, the direction is gone too when it was passed as an expression."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(256, 256), nn.Linear(256, 256))
@@ -121,12 +126,14 @@ def test_looking_elsewhere_holds_one_copy_of_the_weights() -> None:
         directions.extend(weakref.ref(tensor) for tensor in delta if tensor is not None)
         return delta
 
-    before = _storages()
+    before = held()
     with step.perturbed(direction()):
-        inside = _storages()
+        inside = held()
+        assert len(directions) == 4
         assert all(remembered() is None for remembered in directions)
+    assert before == weights
     assert inside - before == weights
-    assert _storages() == before
+    assert held() == before
 
 
 def test_gradients_that_are_taken_are_freed_with_the_list() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import queue
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -119,6 +122,27 @@ def test_objects_keep_their_identity() -> None:
     fit(module, Ascend())
     inside = (module.losses, module.seen, module.seen["inner"], module.meter, module.meter.running, module.array)
     assert all(one is other for one, other in zip(outside, inside, strict=True))
+
+
+def test_what_other_threads_use_is_left_alone() -> None:
+    """A queue that a thread fills while the batch is gone through again keeps what it was given."""
+
+    class Threaded(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock, self.queue, self.reporter = threading.Lock(), queue.Queue(), logging.getLogger("reporter")
+            self.event = threading.Event()
+
+        def training_step(self, batch: object, batch_idx: int) -> torch.Tensor:
+            worker = threading.Thread(target=self.queue.put, args=(batch_idx,))
+            worker.start()
+            worker.join()
+            return self.loss(batch)
+
+    module = Threaded()
+    fit(module, Ascend())
+    assert module.queue.qsize() == 12
+    assert sorted(module.queue.get() for _ in range(12)) == sorted([*range(6)] * 2)
 
 
 def test_metrics_see_one_pass() -> None:

@@ -14,10 +14,10 @@ from lightning.pytorch.strategies import (
     FSDPStrategy,
     ModelParallelStrategy,
     SingleDeviceStrategy,
-    SingleDeviceXLAStrategy,
     Strategy,
-    XLAStrategy,
 )
+from lightning.pytorch.strategies.single_xla import SingleDeviceXLAStrategy
+from lightning.pytorch.strategies.xla import XLAStrategy
 from tiny_training import Again, Ascend, Classifier, Spy, assert_same_bits, fit, loader, state, trainer
 
 from thunderstone import CompositionError, ExactResume, HookError, Method, UnsupportedSettingError, hookimpl
@@ -91,7 +91,9 @@ def test_a_training_step_that_draws_its_own_batches() -> None:
         def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]
             raise AssertionError("nothing was refused")
 
-    _refused(UnsupportedSettingError, r"Ascend cannot run with training_step.*dataloader_iter", Ascend(), module=Drawing())
+    _refused(
+        UnsupportedSettingError, r"Ascend cannot run with training_step.*dataloader_iter", Ascend(), module=Drawing()
+    )
 
 
 class Elsewhere(Strategy):
@@ -181,7 +183,12 @@ def test_a_misspelt_hook_gets_the_nearest_name() -> None:
         def transform_gradient(self, step: Any) -> None:
             raise AssertionError("never called")
 
-    _refused(HookError, r"(?s)Misspelt.*transform_gradient.*Did you mean 'transform_gradients'", Misspelt(), module=Classifier())
+    _refused(
+        HookError,
+        r"(?s)Misspelt.*transform_gradient.*Did you mean 'transform_gradients'",
+        Misspelt(),
+        module=Classifier(),
+    )
 
 
 def test_a_hook_with_an_argument_its_specification_does_not_have() -> None:

@@ -21,7 +21,8 @@ FEATURES, CLASSES = 6, 3
 def samples(count: int = 24, seed: int = 0, dtype: torch.dtype = torch.float32) -> TensorDataset:
     """`count` points in FEATURES dimensions with labels of CLASSES classes, always the same for a seed."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, FEATURES, generator=generator, dtype=dtype)
+    # Drawn in double precision whatever is asked for: the same points, only rounded.
+    x = torch.randn(count, FEATURES, generator=generator, dtype=torch.float64).to(dtype)
     return TensorDataset(x, torch.randint(CLASSES, (count,), generator=generator))
 
 

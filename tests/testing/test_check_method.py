@@ -7,9 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
-import broken_methods as broken
 import pytest
 import torch
+from broken_arguments import AcceptsAnything
 from sound_method import Sound
 
 from thunderstone.errors import ArgumentError, UnknownNameError
@@ -34,7 +34,7 @@ def test_records_come_in_the_order_of_the_rules_and_as_they_are_made() -> None:
 
 
 def test_an_expected_failure_is_recorded_with_its_reason() -> None:
-    (record,) = check_method(broken.AcceptsAnything, {CHEAP: "kept open on purpose"}, checks=[CHEAP])
+    (record,) = check_method(AcceptsAnything, {CHEAP: "kept open on purpose"}, checks=[CHEAP])
     assert (record.status, record.reason) == ("expected-failure", "kept open on purpose")
 
 
@@ -45,7 +45,7 @@ def test_an_expected_failure_that_passes_is_a_failure() -> None:
 
 
 def test_expected_failures_of_a_subject_and_of_the_call_are_joined() -> None:
-    subject = Subject("open", broken.AcceptsAnything, expected_failures={CHEAP: "kept open"})
+    subject = Subject("open", AcceptsAnything, expected_failures={CHEAP: "kept open"})
     records = check_method(subject, {"building_touches_nothing": "never"}, checks=[CHEAP, "building_touches_nothing"])
     assert {record.check: record.status for record in records} == {
         CHEAP: "expected-failure",
@@ -106,7 +106,7 @@ def test_methods_that_the_environment_attaches_stay_out_of_the_kit(monkeypatch: 
 
 
 def test_parametrisation_has_readable_ids_and_strict_expected_failures() -> None:
-    subject = Subject("open", broken.AcceptsAnything, expected_failures={CHEAP: "kept open"})
+    subject = Subject("open", AcceptsAnything, expected_failures={CHEAP: "kept open"})
     mark = parametrize_with_checks([subject, Sound], checks=[CHEAP, "describes_itself"]).mark
     cases = mark.args[1]
     assert mark.args[0] == ("method", "check")
@@ -122,7 +122,7 @@ def test_parametrisation_has_readable_ids_and_strict_expected_failures() -> None
 
 
 def test_a_parametrised_check_fails_with_the_rule_and_skips_with_the_reason() -> None:
-    mark = parametrize_with_checks([broken.AcceptsAnything], checks=[CHEAP, "matches_reference"]).mark
+    mark = parametrize_with_checks([AcceptsAnything], checks=[CHEAP, "matches_reference"]).mark
     (subject, failing), (_, skipping) = (case.values for case in mark.args[1])
     with pytest.raises(CheckFailure, match=rf"breaks rule 10 \({CHEAP}\): AcceptsAnything\(gain=nan\) is accepted"):
         failing(subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -66,10 +67,9 @@ PACKAGES = [
 
 def written_files(*suffixes: str) -> Iterator[Path]:
     """The files of the repository with one of `suffixes`, without what tools have put there."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        if path.suffix in suffixes and path.is_file() and not GENERATED.intersection(parts):
-            yield path
+    for folder, below, names in os.walk(ROOT):
+        below[:] = sorted(name for name in below if name not in GENERATED)
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(suffixes))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -42,7 +42,7 @@ def _install_commands(checkout):
 
 
 def _pretend_to_have_installed(checkout):
-    stamps = re.findall(r"> (\.venv/installed-\S+)", _make(checkout, "--dry-run", "install").stdout)
+    stamps = re.findall(r"^mv \S+ (\.venv/installed-\S+)$", _make(checkout, "--dry-run", "install").stdout, re.M)
     assert len(stamps) == 1
     (checkout / stamps[0]).touch()
 
@@ -80,6 +80,21 @@ def test_a_new_package_is_found_without_being_listed(checkout):
     (new / "pyproject.toml").write_text('[project]\nname = "thunderstone-grpo"\n')
     (command,) = _install_commands(checkout)
     assert "--editable ./callbacks/sharpness --editable ./plugins/grpo" in command
+
+
+def test_a_package_that_left_the_tree_is_uninstalled(checkout):
+    log = checkout / "log"
+    (checkout / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    new = checkout / "plugins" / "grpo"
+    new.mkdir(parents=True)
+    (new / "pyproject.toml").write_text('[project]\nname = "thunderstone-grpo"\n')
+    assert _make(checkout, "install").returncode == 0
+    assert "uninstall" not in log.read_text()
+    shutil.rmtree(new)
+    assert _make(checkout, "install").returncode == 0
+    (uninstalled,) = [line for line in log.read_text().splitlines() if " uninstall " in line]
+    assert uninstalled.split()[-1:] == ["thunderstone-grpo"]
+    assert _install_commands(checkout) == []
 
 
 def test_an_interpreter_that_is_too_old_is_refused_by_name(checkout):

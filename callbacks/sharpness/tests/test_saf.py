@@ -130,7 +130,7 @@ def test_memory_gives_back_what_an_epoch_wrote(data: st.DataObject) -> None:
         memory.write(indices, epoch, values)
         written.update({(epoch, int(index)): value for index, value in zip(indices, values, strict=True)})
         restored = LogitsMemory(back, torch.float32, torch.device("cpu"))
-        restored.load_state_dict(memory.state_dict())
+        restored.load_state_dict(memory.state_dict(epoch))
         memory = restored
 
 
@@ -205,7 +205,7 @@ def test_a_dataset_without_indices_points_to_mesa(classifier, fit) -> None:
         def __iter__(self) -> Any:
             yield from zip(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64), strict=True)
 
-    with pytest.raises(UnsupportedSettingError, match="SAF cannot run with an IterableDataset.*MESA"):
+    with pytest.raises(UnsupportedSettingError, match=r"SAF cannot run with an IterableDataset.*MESA"):
         fit(classifier(), SAF(start_epoch=0), data=DataLoader(Stream(), batch_size=4))
 
 

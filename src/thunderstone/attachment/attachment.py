@@ -22,11 +22,17 @@ from thunderstone.attachment.loss_terms import LossStep, LossTerms
 from thunderstone.attachment.method import Method
 from thunderstone.attachment.outputs import OutputCapture
 from thunderstone.attachment.replay import gradient_scaler, replay, without_sync
-from thunderstone.attachment.strategies import Parallelism, check_strategy, parallelism
+from thunderstone.attachment.strategies import (
+    Parallelism,
+    check_strategy,
+    hand_out_buffers,
+    hands_out_buffers,
+    parallelism,
+)
 from thunderstone.attachment.untrained_parameters import UntrainedParameters
 from thunderstone.attachment.window import MicroBatch, UpdatePlan, Window
 from thunderstone.errors import HookError, StepError, UnsupportedSettingError, suggestion
-from thunderstone.lightning_private import callbacks_of, logging_step, set_callbacks
+from thunderstone.lightning_private import callbacks_of, logging_step, set_callbacks, skips_backward
 from thunderstone.markers import PROJECT
 from thunderstone.tracking.records import Record
 from thunderstone.tracking.tracker import Tracker
@@ -253,16 +259,23 @@ class Attachment:
             if any(view.started for view in self.views):
                 # `reload_dataloaders_every_n_epochs`: the loaders of earlier epochs are not iterated any more.
                 self._release_views()
-            view = DataView(self.trainer, self.module, loader)
+            view = DataView(self.trainer, self.module, loader, self._continued)
             self.views.append(view)
             self.manager.hook.prepare_data(view=view)
         return loader
 
+    def _continued(self) -> bool:
+        from thunderstone.resume import ExactResume
+
+        return any(isinstance(method, ExactResume) and method.continued for method in self.methods)
+
     def _training_step(self, *arguments: Any, **keywords: Any) -> Any:
         plan = self._open_window()
         indices = self._indices()
-        if plan.recompute:
+        if plan.recompute and not skips_backward(self.trainer):
             device = self.trainer.strategy.root_device
+            if not self.window.batches:
+                self.window.handed_out_buffers = hands_out_buffers(self.trainer)
             last = self.window.batches[-1].module_state if self.window.batches else None
             untrained = UntrainedParameters(self.module, self.trainer.optimizers, last.untrained if last else None)
             self.window.batches.append(MicroBatch.take(self.module, device, arguments, keywords, indices, untrained))
@@ -312,7 +325,8 @@ class Attachment:
             del self.window.batches[recorded:]
             with without_sync(self.trainer) if plan.local_gradients else nullcontext():
                 result = closure()
-            if result is not None or any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
+            has_gradients = any(p.grad is not None for g in optimizer.param_groups for p in g["params"])
+            if (result is not None or has_gradients) and not skips_backward(self.trainer):
                 self._transform(optimizer, plan)
             return result
 
@@ -326,6 +340,8 @@ class Attachment:
             return output
         finally:
             self._within_step = False
+            # As after the reduction that every update ends with in a plain run.
+            hand_out_buffers(self.trainer, True)
             self.window.clear()
 
     def _open_window(self) -> UpdatePlan:
@@ -337,11 +353,11 @@ class Attachment:
         self.window.clear()
         plan = UpdatePlan(self.trainer.global_step)
         self.manager.hook.plan_update(plan=plan)
-        if plan.local_gradients and not self._parallelism.local_gradients:
+        if plan.local_gradients and self._parallelism.no_local_gradients:
             raise UnsupportedSettingError(
                 self._names(),
                 f"strategy={type(self.trainer.strategy).__name__}",
-                "it asks for each replica's own gradients, and under sharding no rank ever holds a whole one",
+                f"it asks for each replica's own gradients, and {self._parallelism.no_local_gradients}",
                 "use gradients averaged over replicas (sync=True)",
             )
         self.window.plan, self.window.epoch = plan, epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,9 +54,15 @@ class DataView:
         trainer: The running Trainer.
         module: The LightningModule.
         loader: The loader as Lightning will iterate it (with the sampler it put in under data parallelism).
+
+    Args:
+        continued: Whether a resumed epoch goes on where it was, its consumed batches passed over; otherwise the loader
+            begins anew while Lightning goes on counting.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, loader: Any) -> None:
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, loader: Any, continued: Callable[[], bool] = lambda: False
+    ) -> None:
         self.trainer = trainer
         self.module = module
         self.loader = loader
@@ -64,8 +70,7 @@ class DataView:
         self._attribute = ""
         self._first = 0
         self._seen_iterations = 0
-        # How many entries at the front of a resumed epoch were drawn and dropped before the first batch.
-        self.dropped = 0
+        self._continued = continued
 
     @property
     def dataset(self) -> Any:
@@ -118,7 +123,8 @@ class DataView:
         position = batch_index(self.trainer)
         if record.iterations != self._seen_iterations:
             resumed = self._seen_iterations == 0 and self.trainer.ckpt_path is not None
-            self._first = position - self.dropped if resumed else 0
+            in_place = self._continued() or hasattr(self.loader, "load_state_dict")
+            self._first = position if resumed and not in_place else 0
             self._seen_iterations = record.iterations
         try:
             return torch.as_tensor(record.entries[position - self._first], dtype=torch.int64).reshape(-1)

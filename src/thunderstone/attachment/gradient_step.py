@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,16 +71,24 @@ class GradientStep:
         self._scaler = scaler
         self._aliased = aliased
         self._shard_group = shard_group
-        names = {id(parameter): name for name, parameter in module.named_parameters()}
         self.parameters: list[nn.Parameter] = []
         self.groups: list[dict[str, Any]] = []
-        self.names: list[str] = []
-        for number, group in enumerate(optimizer.param_groups):
-            for position, parameter in enumerate(group["params"]):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
                 if parameter.requires_grad:
                     self.parameters.append(parameter)
                     self.groups.append(group)
-                    self.names.append(names.get(id(parameter), f"group{number}.{position}"))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The parameters' names in the module; found when asked for, since that walks through the whole module."""
+        names = {
+            id(parameter): f"group{number}.{position}"
+            for number, group in enumerate(self.optimizer.param_groups)
+            for position, parameter in enumerate(group["params"])
+        }
+        names.update((id(parameter), name) for name, parameter in self.module.named_parameters())
+        return [names[id(parameter)] for parameter in self.parameters]
 
     @property
     def loss_scale(self) -> float:
@@ -170,6 +179,13 @@ class GradientStep:
         """L2 norm over all entries together (default: the gradients), reduced over shards; 0-d tensor."""
         return total_norm(self.gradients if tensors is None else tensors, self._shard_group)
 
+    def overflowed(self, tensors: Sequence[Tensor | None] | None = None) -> bool:
+        """Whether these gradients (default: the current ones) overflowed, so that a GradScaler will skip the step.
+
+        Always False without a scaler; with one it waits for the device, as the scaler is about to.
+        """
+        return self._scaler is not None and not bool(self.norm(tensors).isfinite())
+
     def synchronise(self) -> None:
         """Average gradients that are still each replica's own. Called by the attachment after the last hook."""
         if self.synchronised or self.replicas == 1:
@@ -178,14 +194,22 @@ class GradientStep:
         self.synchronised = True
 
     def _averaged(self, gradients: Gradients) -> Gradients:
+        if not self.parameters:
+            return []
+        # A parameter without a gradient here may have one on another replica: everyone takes part for those of anyone.
+        flags = [float(gradient is not None) for gradient in gradients]
+        present = torch.tensor(flags, device=self.parameters[0].device)
+        dist.all_reduce(present)
+        totals: list[Tensor] = []
         averaged: Gradients = []
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            # A parameter without a gradient here may have one on another replica: everyone takes part for each.
-            total = torch.zeros_like(parameter) if gradient is None else gradient.clone()
-            present = torch.tensor(float(gradient is not None), device=total.device)
-            dist.all_reduce(total)
-            dist.all_reduce(present)
-            averaged.append(total.div_(self.replicas) if present.item() else None)
+        for parameter, gradient, replicas in zip(self.parameters, gradients, present.tolist(), strict=True):
+            if replicas:
+                totals.append(torch.zeros_like(parameter) if gradient is None else gradient.clone())
+            averaged.append(totals[-1] if replicas else None)
+        for work in [dist.all_reduce(total, async_op=True) for total in totals]:
+            work.wait()
+        for total in totals:
+            total.div_(self.replicas)
         return averaged
 
     def _owned(self, gradients: Gradients) -> Gradients:

@@ -62,11 +62,17 @@ class LossStep:
                 f"{capture.method}: call={capture.call} of {capture.described} was asked for, but it is called "
                 f"{capture.times} times in this training step. HINT: use call=0 … call={capture.times - 1}, or -1"
             )
-        candidates = _called_submodules(self.module, self._again)
+        called = _called_modules(self.module, self._again, capture.redirected)
+        if capture.name in called:
+            raise StepError(
+                f"{capture.method}: {capture.described} is called in training_step, by code that torch.compile made in "
+                "an earlier fit and that does not look for hooks. HINT: call torch.compiler.reset() before this fit"
+            )
+        names = [name for name in called if name]
         raise StepError(
             f"{capture.method}: {capture.described} was not called in training_step, so there is no output to "
-            f"capture. Called in this step: {', '.join(candidates) or 'no submodule'}. HINT: name one of them, e.g. "
-            f"output={(candidates[-1].split(' ')[0] if candidates else 'head')!r}"
+            f"capture. Called in this step: {', '.join(called[name] for name in names) or 'no submodule'}. HINT: name "
+            f"one of them, e.g. output={(names[-1] if names else 'head')!r}"
         )
 
     def output(self, capture: OutputCapture) -> Tensor:
@@ -150,21 +156,26 @@ def _check_term(method: Method, name: object, term: object) -> None:
         )
 
 
-def _called_submodules(module: LightningModule, again: Callable[[], Any]) -> list[str]:
-    """Names (and output shapes) of the submodules one more run of the step calls; the run is about to fail anyway."""
+def _called_modules(module: LightningModule, again: Callable[[], Any], redirected: bool) -> dict[str, str]:
+    """By name, how each module one more run of the step calls is shown; the run is about to fail anyway."""
     called: dict[str, str] = {}
+    own = 0
 
     def note(name: str) -> Callable[..., None]:
         def hook(_: Any, __: Any, output: Any) -> None:
+            nonlocal own
+            own += not name
             called[name] = f"{name} {tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__}"
 
         return hook
 
-    handles = [child.register_forward_hook(note(name)) for name, child in module.named_modules() if name]
+    handles = [child.register_forward_hook(note(name)) for name, child in module.named_modules()]
     try:
         with torch.no_grad():
             again()
     finally:
         for handle in handles:
             handle.remove()
-    return list(called.values())
+    if own == int(redirected):
+        called.pop("", None)
+    return called

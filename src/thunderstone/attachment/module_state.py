@@ -38,6 +38,12 @@ _MACHINERY = frozenset(vars(nn.Module())) - {"training", "_buffers"} | {
     "test_step",
     "predict_step",
 }
+# Where classes come from whose objects hold no statistics: frameworks, and what other threads may be using.
+_NOT_STATISTICS = frozenset(
+    ("torch", "lightning", "pytorch_lightning", "numpy", "builtins", "transformers", "thunderstone")
+    + ("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "logging", "io", "_io")
+    + ("wandb", "tensorboard", "tensorboardX")
+)
 _PRIMITIVES = (bool, int, float, complex, str, bytes, type(None))
 
 Undo = Callable[[], None]
@@ -192,7 +198,7 @@ def _is_plain_object(value: Any) -> bool:
     if isinstance(value, type) or callable(value) or not hasattr(value, "__dict__"):
         return False
     root = type(value).__module__.partition(".")[0]
-    return root not in {"torch", "lightning", "pytorch_lightning", "numpy", "builtins", "transformers", "thunderstone"}
+    return root not in _NOT_STATISTICS
 
 
 def _mapping_undo(mapping: dict[Any, Any], saved: dict[Any, Any]) -> Undo:

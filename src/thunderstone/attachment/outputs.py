@@ -31,9 +31,21 @@ class OutputCapture:
             in a tuple (``"head:0"``); with nothing before the colon, of the own forward (``":logits"``).
         call: Which call counts when the module is called several times in a step: 0 is the first, -1 the last. None
             takes the last and says so once.
+
+    Attributes:
+        redirected: One call of the target in each step is the training step itself, and not counted.
+
+    Raises:
+        ArgumentError: `output` or `call` is of another type.
     """
 
     def __init__(self, method: str, output: str | None, call: int | None = None) -> None:
+        if output is not None and not isinstance(output, str):
+            hint = "name a submodule, or leave it out for the module's own forward"
+            raise ArgumentError(method, "output", output, f"it must be a name, not {type(output).__name__}", hint)
+        if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
+            hint = "0 is the first call of a step, -1 the last"
+            raise ArgumentError(method, "call", call, f"it must be a whole number, not {type(call).__name__}", hint)
         self.method = method
         self.output = output
         self.call = call
@@ -43,6 +55,7 @@ class OutputCapture:
         self._said = False
         self._target: nn.Module | None = None
         self._handle: RemovableHandle | None = None
+        self.redirected = False
 
     @property
     def described(self) -> str:
@@ -73,6 +86,8 @@ class OutputCapture:
             )
         self._target = modules[self.name]
         self._handle = self._target.register_forward_hook(self._keep, with_kwargs=True)
+        # Under a wrapper such as DDP, Lightning passes the training step itself off as a forward of the module.
+        self.redirected = self._target is module and module.trainer.strategy.model is not module
 
     def remove(self) -> None:
         """Take the hook off and drop what was kept."""
@@ -88,6 +103,9 @@ class OutputCapture:
     def end(self) -> None:
         """The training step's own code is done; calls from here on are not the module's."""
         self._enabled = False
+        if self.redirected:
+            # The step is the call that ended last.
+            del self._calls[-1:]
 
     def drop(self) -> None:
         """Forget the step's calls, and with them the graph they hold."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from thunderstone.attachment.module_state import ModuleState
+from thunderstone.attachment.strategies import hand_out_buffers
 from thunderstone.attachment.untrained_parameters import UntrainedParameters
 from thunderstone.attachment.window import MicroBatch, Window
 from thunderstone.errors import StepError
@@ -45,6 +46,7 @@ def replay(
     after_random = RandomState(strategy.root_device)
     after_state = ModuleState(module, UntrainedParameters(module, trainer.optimizers))
     last = len(window.batches) - 1
+    hand_out_buffers(trainer, window.handed_out_buffers)
     try:
         with silenced(trainer, module), torch.enable_grad():
             for number, batch in enumerate(window.batches):

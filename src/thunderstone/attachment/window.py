@@ -86,11 +86,19 @@ class MicroBatch:
 
 @dataclass
 class Window:
-    """The accumulation window in progress. Empty between two updates."""
+    """The accumulation window in progress. Empty between two updates.
+
+    Attributes:
+        plan: What the methods want of the update; None between two updates.
+        epoch: The epoch the window belongs to.
+        batches: The recorded micro-batches.
+        handed_out_buffers: Rank 0's buffers went to all replicas when the window began.
+    """
 
     plan: UpdatePlan | None = None
     epoch: int = -1
     batches: list[MicroBatch] = field(default_factory=list)
+    handed_out_buffers: bool = True
 
     def clear(self) -> None:
         """Forget the window: the update is done, or was abandoned at an epoch's end."""

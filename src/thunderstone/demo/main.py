@@ -122,10 +122,7 @@ def _one_thread() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Nothing of Lightning's and W&B's advice and announcements between the lines of the progress display."""
     levels = {name: logging.getLogger(name).level for name in _QUIET}
-    silent = os.environ.get("WANDB_SILENT")
     try:
-        # W&B comments on the arguments Lightning gives it before it looks at the run's own settings.
-        os.environ["WANDB_SILENT"] = "true"
         for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -135,7 +132,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        if silent is None:
-            os.environ.pop("WANDB_SILENT", None)
-        else:
-            os.environ["WANDB_SILENT"] = silent

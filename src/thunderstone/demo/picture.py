@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from thunderstone.demo.digits import EXAMPLES, WRONG
+from thunderstone.demo.report import methods_in_words
 from thunderstone.demo.results import RADII, RADIUS, Quantity, Result, Summary, summarise
-from thunderstone.demo.settings import SETTINGS
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles and labels say the same in greyscale.
 _COLOURS = ("#555555", "#0072B2", "#D55E00", "#009E73")
@@ -21,21 +21,13 @@ _INK, _MUTED, _GRID = "#222222", "#666666", "#E4E4E4"
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Write the picture as PNG (2200 × 1300 pixels)."""
-    figure = Figure(figsize=(11, 6.5), dpi=200, facecolor="white")
+    """Write the picture as PNG (2200 × 1360 pixels)."""
+    figure = Figure(figsize=(11, 6.8), dpi=200, facecolor="white")
     grid = figure.add_gridspec(
-        2, 6, left=0.065, right=0.975, top=0.83, bottom=0.095, hspace=0.52, wspace=1.3, height_ratios=(1.25, 1)
+        2, 6, left=0.06, right=0.985, top=0.795, bottom=0.09, hspace=0.52, wspace=1.3, height_ratios=(1.25, 1)
     )
     figure.text(0.02, 0.975, "One network, three ways to train it", size=16, weight="bold", color=_INK, va="top")
-    figure.text(
-        0.02,
-        0.92,
-        f"{EXAMPLES} training images of scikit-learn's digits, {WRONG:.0%} of them with a wrong label. "
-        f"{_spread_in_words(results)}",
-        size=10,
-        color=_MUTED,
-        va="top",
-    )
+    figure.text(0.02, 0.925, _subtitle(results), size=10, color=_MUTED, va="top", linespacing=1.4)
     test, memorised = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
     _curves(test, results, lambda result: result.test_accuracy)
     _title(test, "Accuracy on test images")
@@ -45,9 +37,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
     _rises(figure.add_subplot(grid[1, :2]), results)
     eigenvalues, costs = figure.add_subplot(grid[1, 2:4]), figure.add_subplot(grid[1, 4:])
     _bars(eigenvalues, summaries, lambda summary: summary.largest_eigenvalue, "{:.1f}")
-    _title(eigenvalues, "Largest eigenvalue of the Hessian")
+    _title(eigenvalues, "Largest Hessian eigenvalue")
     _bars(costs, summaries, lambda summary: summary.cost, "{:.2f}×")
-    _title(costs, "Time of a training step, against plain")
+    _title(costs, "Time of a step, against plain")
     figure.savefig(path, format="png", metadata={"Software": "Thunderstone"})
 
 
@@ -80,7 +72,7 @@ def _curves(axes: Axes, results: Sequence[Result], curve: Callable[[Result], lis
     _plain_frame(axes)
     # Room for the labels at the curves' ends.
     box = axes.get_position()
-    axes.set_position((box.x0, box.y0, box.width - 0.075, box.height))
+    axes.set_position((box.x0, box.y0, box.width - 0.085, box.height))
 
 
 def _rises(axes: Axes, results: Sequence[Result]) -> None:
@@ -143,12 +135,13 @@ def _settings(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(result.setting for result in results))
 
 
-def _spread_in_words(results: Sequence[Result]) -> str:
+def _subtitle(results: Sequence[Result]) -> str:
     seeds = len({result.seed for result in results})
-    methods = ", ".join(setting.described for setting in SETTINGS if setting.arguments)
-    if seeds == 1:
-        return f"One seed. {methods}."
-    return f"{seeds} seeds: lines and bars are means, bands the spread, dots single runs. {methods}."
+    shown = "lines and bars are means, bands the spread, dots single runs" if seeds > 1 else "so no spread is shown"
+    return (
+        f"{EXAMPLES} training images of scikit-learn's digits, {WRONG:.0%} of them with a wrong label; "
+        f"{methods_in_words()}.\n{seeds} seed{'s' if seeds > 1 else ''}: {shown}."
+    )
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

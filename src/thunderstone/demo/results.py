@@ -10,6 +10,7 @@ from pathlib import Path
 
 RADII = (0.02, 0.04, 0.07, 0.12, 0.2, 0.35, 0.5, 0.7, 1.0)
 RADIUS = 0.5
+BASELINE = "plain"
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ class Summary:
     cost: Quantity
 
 
-def summarise(results: Iterable[Result], baseline: str = "plain") -> list[Summary]:
+def summarise(results: Iterable[Result]) -> list[Summary]:
     """One summary a setting, in the order in which settings first appear.
 
-    Seeds of which the baseline has no run do not count in `cost`; the baseline's runs come first, so there are none.
+    Runs of a seed without a plain run are left out: nothing could be said of their cost. The demo trains plain first.
     """
     results = list(results)
-    plain = {result.seed: result.step_seconds for result in results if result.setting == baseline}
+    plain = {result.seed: result.step_seconds for result in results if result.setting == BASELINE}
     summaries = []
     for setting in dict.fromkeys(result.setting for result in results):
         runs = [result for result in results if result.setting == setting and result.seed in plain]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import thunderstone
+from thunderstone.demo.results import BASELINE
 from thunderstone.errors import RequestError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ class Setting:
     method: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def described(self) -> str:
-        """The label with the arguments, e.g. ``SAM (rho=0.5)``."""
-        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
-        return f"{self.label} ({given})" if given else self.label
-
     def callbacks(self) -> list[Method]:
         """A new instance of the method, in a list; empty where nothing is attached.
 
@@ -52,10 +47,10 @@ class Setting:
             ) from error
 
 
-# Radii found on other splits than those the demo shows (seeds 100 to 104). Larger than the methods' defaults, which are
-# for clean labels and large networks; from about rho=0.8 and rho=4 this network no longer learns at all.
+# Radii chosen on other splits than those the demo shows (benchmarks/demo_radii.py). They are larger than the methods'
+# defaults, which are for clean labels and large networks; much larger ones keep this network from learning at all.
 SETTINGS = (
-    Setting("plain"),
+    Setting(BASELINE),
     Setting("SAM", "sam", {"rho": 0.5}),
     Setting("ASAM", "asam", {"rho": 2.5}),
 )

@@ -65,7 +65,7 @@ def largest_eigenvalue(
 
     Args:
         loss: The loss at the current weights, a 0-d tensor.
-        parameters: What it is differentiated by; float64 keeps rounding out of the result.
+        parameters: What it is differentiated by.
         generator: Draws the first direction.
         iterations: At most so many Hessian-vector products.
         tolerance: Stop when the residual is below this share of the eigenvalue.

@@ -49,7 +49,7 @@ class Continuation:
         unfinished = self._point in points.WITHIN_EPOCH or self._point == points.EPOCH_END
         if unfinished:
             limit = fit_loop.max_epochs
-            epochs_are_used_up = limit is not None and 0 <= limit <= fit_loop.epoch_progress.current.processed
+            epochs_are_used_up = limit is not None and 0 <= limit <= lightning_private.epoch_counts(trainer).processed
             if fit_loop.max_batches == 0 or trainer.limit_train_batches == 0 or epochs_are_used_up:
                 return
         elif fit_loop.skip:
@@ -75,23 +75,18 @@ class Continuation:
     def _set_counters(self) -> None:
         lightning_private.load_loop_progress(self._trainer, self._saved["progress"])
         lightning_private.set_steps_for_loggers(self._trainer, self._saved["steps_for_loggers"])
-        epochs = self._trainer.fit_loop.epoch_progress
-        batches = self._trainer.fit_loop.epoch_loop.batch_progress
         if self._point == points.EPOCH_END:
             # Lightning takes an epoch that counts as processed for done, and would not run at all after the last.
-            epochs.current.processed = epochs.current.completed
-            epochs.total.processed = epochs.total.completed
+            lightning_private.take_back_processed_epoch(self._trainer)
         elif self._point == points.IN_STEP:
-            batches.reset_on_restart()
-            batches.total.reset_on_restart()
-            batches.is_last_batch = False
+            lightning_private.take_back_batch(self._trainer)
 
     def _set_up_data(self) -> None:
         loaders = self._saved["loaders"]
         if loaders is None:
             self._restore()
             return
-        progress = self._trainer.fit_loop.epoch_progress.current
+        progress = lightning_private.epoch_counts(self._trainer)
         goes_on = self._point in points.WITHIN_EPOCH or (
             self._point in (points.BEFORE_TRAINING, points.EPOCH_START) and progress.completed == 0
         )
@@ -119,7 +114,7 @@ class Continuation:
             return True
         try:
             if self._point in points.WITHIN_EPOCH:
-                with trainer.profiler.profile("run_training_epoch"):
+                with lightning_private.profiled(trainer, "run_training_epoch"):
                     self._finish_batches()
                 fit_loop.on_advance_end()
             elif self._point == points.EPOCH_END:

@@ -47,15 +47,21 @@ class ExactResume(Method):
         self._trainer: weakref.ref[Trainer] | None = None
         self._loaded: dict[str, Any] | None = None
         self._undo_run: Callable[[], object] | None = None
+        self._continued = False
+
+    @property
+    def continued(self) -> bool:
+        """Whether this fit goes on from the very place in the data at which a checkpoint was written."""
+        return self._continued
 
     def __getstate__(self) -> dict[str, Any]:
         arguments = self.arguments
-        return {**arguments, **dict.fromkeys(("_recorder", "_trainer", "_loaded", "_undo_run"))}
+        return {**arguments, **dict.fromkeys(("_recorder", "_trainer", "_loaded", "_undo_run")), "_continued": False}
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._loaded = None
+        self._loaded, self._continued = None, False
         if self.enabled:
             self._trainer = weakref.ref(trainer)
             self._recorder = LoaderRecorder(trainer, self.reload_consumed)
@@ -104,10 +110,20 @@ class ExactResume(Method):
             "gradients": waiting_gradients(trainer, module),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "measured": measured(trainer, module),
-            "window": self._attachment.window.state_dict() if self._attachment is not None else {},
+            "window": self._window(trainer, place.point),
         }
         # Last, so that nothing above can come between.
         return {**state, "random": RandomState().state_dict(), "devices": device_states()}
+
+    def _window(self, trainer: Trainer, point: str) -> dict[str, Any]:
+        """The attachment's record of the micro-batches of an update under way: what it has in ``"batches"``, one entry
+        each, in order."""
+        window = self._attachment.window.state_dict() if self._attachment is not None else {}
+        if point == points.IN_STEP and window:
+            completed = lightning_private.batch_counts(trainer).completed
+            before = completed % trainer.accumulate_grad_batches
+            return {**window, "batches": window["batches"][:before]} if before else {}
+        return window
 
     # -- after a checkpoint was loaded ---------------------------------------------------------------------------------
 
@@ -124,7 +140,15 @@ class ExactResume(Method):
             return
         self._loaded = state_dict["ranks"][trainer.global_rank]
         continuation = Continuation(trainer, module, self._recorder, self._loaded, self._restore)
-        undo = lightning_private.replace_run(trainer, lambda: self._run(continuation))
+        put_back = lightning_private.replace_run(trainer, lambda: self._run(continuation))
+        # Lightning checks the validation loop before it goes on from the end of an epoch: the module would go through
+        # the hooks of a validation that the interrupted run did not have at this point.
+        sanity_steps, trainer.num_sanity_val_steps = trainer.num_sanity_val_steps, 0
+
+        def undo() -> None:
+            put_back()
+            trainer.num_sanity_val_steps = sanity_steps
+
         self._undo_run = undo
 
     def _run(self, continuation: Continuation) -> None:
@@ -144,14 +168,14 @@ class ExactResume(Method):
         restore_measured(trainer, module, saved["measured"])
         if saved["point"] in (points.VALIDATION, points.VALIDATION_END):
             # These were set aside for the validation when the checkpoint was written.
-            first = trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1
+            first = lightning_private.batch_counts(trainer).ready == 1
             lightning_private.set_first_batch(trainer, first)
         attachment.window.load_state_dict(saved["window"], module, trainer.strategy.root_device)
         if saved["point"] != points.BETWEEN_EPOCHS:
             trainer.should_stop = saved["should_stop"]
         if saved["loaders"] is not None:
             recorder.restore_held(saved["loaders"])
-        self._loaded = None
+        self._loaded, self._continued = None, True
         set_device_states(saved["devices"])
         RandomState.from_state_dict(saved["random"]).restore()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -31,6 +33,12 @@ def restores_itself(loader: Any, reload_consumed: bool) -> bool:
 def loads_in_process(loader: Any) -> bool:
     """Whether fetching a batch runs the dataset's code in the training process."""
     return isinstance(loader, DataLoader) and loader.num_workers == 0
+
+
+def indices_decide(loader: DataLoader[Any]) -> bool:
+    """Whether a loader does nothing but draw indices and fetch what they stand for."""
+    own_way = type(loader).__iter__ is not DataLoader.__iter__
+    return not own_way and not isinstance(loader.dataset, IterableDataset)
 
 
 def skips_by_index(loader: Any, iterator: Any) -> bool:
@@ -83,28 +91,23 @@ class Skipping:
         self._sampler, self._count = sampler, count
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self._sampler)
-        for _ in range(self._count):
-            next(iterator, None)
-        return iterator
+        # A generator, so that nothing is drawn before the first index is asked for: the loader draws a seed earlier.
+        yield from islice(self._sampler, self._count, None)
 
     def __len__(self) -> int:
         return len(self._sampler)
 
 
-def start_beyond(loader: Any, consumed: int) -> Any:
-    """An iterator of a map-style loader with workers whose workers never load the consumed batches."""
-    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    own = getattr(loader, name)
+@contextmanager
+def skipping(holder: Any, name: str, count: int) -> Iterator[None]:
+    """Iterators made inside of the sampler that an object holds leave out its first items."""
+    own = getattr(holder, name)
     # A DataLoader refuses to have its samplers replaced once it is made; this one gets its own back at once.
-    vars(loader)[name] = Skipping(own, consumed)
+    vars(holder)[name] = Skipping(own, count)
     try:
-        iterator = iter(loader)
+        yield
     finally:
-        vars(loader)[name] = own
-    iterator._index_sampler = own
-    iterator._num_yielded = consumed
-    return iterator
+        vars(holder)[name] = own
 
 
 class FirstDraw:

@@ -17,7 +17,7 @@ def waiting_gradients(trainer: Trainer, module: LightningModule) -> dict[str, Te
     Under manual optimization only the module knows when it steps, so there they are always stored. Of a sharded
     gradient the local shard is.
     """
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    batch = lightning_private.batch_counts(trainer)
     # A batch under way is begun again: what counts is whether an update was under way before it.
     interrupted = batch.ready > batch.processed and batch.completed % trainer.accumulate_grad_batches != 0
     if module.automatic_optimization and not interrupted and not lightning_private.within_accumulation(trainer):

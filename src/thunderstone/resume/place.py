@@ -86,8 +86,7 @@ def _is_training(trainer: Trainer) -> bool:
 
 
 def _by_counters(trainer: Trainer) -> str:
-    fit_loop = trainer.fit_loop
-    epoch, batch = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress.current
+    epoch, batch = lightning_private.epoch_counts(trainer), lightning_private.batch_counts(trainer)
     if epoch.ready == epoch.completed:
         return BETWEEN_EPOCHS if epoch.completed > 0 else BEFORE_TRAINING
     if epoch.started < epoch.ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from thunderstone import lightning_private
 from thunderstone.random_state import RandomState
 from thunderstone.resume.fast_forward import is_stateful
-from thunderstone.resume.loader_random_state import set_held_states
+from thunderstone.resume.loader_random_state import set_held_states, set_sampler_numbers
 from thunderstone.resume.portable import is_portable
 from thunderstone.resume.recorded_loader import Opening, RecordedLoader
 from thunderstone.resume.workers import is_persistent
@@ -86,10 +87,8 @@ class LoaderRecorder:
         saved, self._saved = self._saved, None
         if saved is not None and not self._fits(saved, combined):
             saved = None
-        made: list[Any] = []
         opening = Opening(
-            epoch=self._trainer.fit_loop.epoch_progress.current.processed,
-            position=lambda: made[0]._idx if made else 0,
+            epoch=lightning_private.epoch_counts(self._trainer).processed,
             reload_consumed=self._reload_consumed,
             distributed=self._trainer.world_size > 1,
             notes=self.notes,
@@ -102,7 +101,7 @@ class LoaderRecorder:
                 self._begin_between_epochs(combined, saved)
                 return
         iterator = lightning_private.iterate_over(combined, list(self._loaders), plain)
-        made.append(iterator)
+        opening.iterator = weakref.ref(iterator)
         if saved is not None:
             iterator._idx = saved["position"]
             if saved["exhausted"] is not None:
@@ -193,9 +192,10 @@ class LoaderRecorder:
         fetcher.done = fetcher.fetched >= fetcher.length if fetcher.length is not None else saved["done"]
 
     def restore_held(self, saved: dict[str, Any]) -> None:
-        """Put the generators that the loaders hold where they were when the checkpoint was written."""
+        """Put the generators and counters that the loaders hold where they were when the checkpoint was written."""
         for one, state in zip(self._loaders, saved["loaders"], strict=False):
             set_held_states(one.loader, state["held"])
+            set_sampler_numbers(one.loader, state["numbers"])
 
     def _fits(self, saved: dict[str, Any], combined: CombinedLoader) -> bool:
         before, now = len(saved["loaders"]), len(combined.flattened)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
+from torch import Tensor
+from torch.utils.data import _DatasetKind, get_worker_info
 
 from thunderstone.errors import ResumeError
 from thunderstone.random_state import RandomState
@@ -24,6 +26,12 @@ _CAPACITY = 128 * 1024
 _PATIENCE = 60.0
 
 
+def _shared(*shape: int, dtype: torch.dtype) -> Tensor:
+    memory = torch.zeros(shape, dtype=dtype)
+    shared: Tensor = memory.share_memory_()
+    return shared
+
+
 class WorkerBoard:
     """Shared memory to which every worker of one loader writes its random state when it begins an epoch.
 
@@ -32,9 +40,9 @@ class WorkerBoard:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self.epochs = torch.zeros(num_workers, dtype=torch.int64).share_memory_()
-        self._sizes = torch.zeros(num_workers, dtype=torch.int64).share_memory_()
-        self._states = torch.zeros(num_workers, _CAPACITY, dtype=torch.uint8).share_memory_()
+        self.epochs = _shared(num_workers, dtype=torch.int64)
+        self._sizes = _shared(num_workers, dtype=torch.int64)
+        self._states = _shared(num_workers, _CAPACITY, dtype=torch.uint8)
 
     def write(self, worker: int, state: dict[str, Any]) -> None:
         """Called in a worker. A state that does not fit is left out, and `read` says so."""
@@ -69,47 +77,47 @@ class WorkerBoard:
 
 
 class WorkerStart:
-    """A `worker_init_fn` around the user's own one: restores a worker's random state and reports it every epoch.
+    """A `worker_init_fn` around the user's own one: reports a worker's random state every epoch, and restores it once.
 
     Args:
         user_function: The loader's own `worker_init_fn`.
         board: Where the worker reports to.
-        states: The random state each worker starts from; None leaves the one it was seeded with.
+        states: The random state each worker is put into; None leaves the one it was seeded with.
+        epoch: At the beginning of which of its epochs, from 1.
     """
 
     def __init__(
         self,
         user_function: Callable[[int], None] | None,
         board: WorkerBoard,
-        states: list[dict[str, Any] | None] | None,
+        states: list[dict[str, Any] | None] | None = None,
+        epoch: int = 1,
     ) -> None:
-        self.user_function, self.board, self.states = user_function, board, states
+        self.user_function, self.board, self.states, self.epoch = user_function, board, states, epoch
 
     def __call__(self, worker: int) -> None:
         if self.user_function is not None:
             self.user_function(worker)
         info = get_worker_info()
         dataset = info.dataset if info is not None else None
-        state = self.states[worker] if self.states is not None else None
-        if state is not None:
-            _set_worker_state(dataset, state)
-        self._report_every_epoch(worker, dataset)
-
-    def _report_every_epoch(self, worker: int, dataset: Any) -> None:
         # A worker calls nothing of the user's at the beginning of an epoch; it makes a new fetcher. This is the
         # worker's own process: nothing has to be undone.
-        from torch.utils.data import _DatasetKind
-
         create: Callable[..., Any] = _DatasetKind.create_fetcher
-        board = self.board
+        kind: Any = _DatasetKind
 
         def create_fetcher(kind: Any, of: Any, *rest: Any) -> Any:
             if of is dataset:
-                board.write(worker, _worker_state(dataset))
+                self._begin_epoch(worker, dataset)
             return create(kind, of, *rest)
 
-        vars_of_kind: Any = _DatasetKind
-        vars_of_kind.create_fetcher = staticmethod(create_fetcher)
+        kind.create_fetcher = staticmethod(create_fetcher)
+
+    def _begin_epoch(self, worker: int, dataset: Any) -> None:
+        self.epoch -= 1
+        state = self.states[worker] if self.states is not None and self.epoch == 0 else None
+        if state is not None:
+            _set_worker_state(dataset, state)
+        self.board.write(worker, _worker_state(dataset))
 
 
 def _worker_state(dataset: Any) -> dict[str, Any]:
@@ -132,13 +140,24 @@ def is_persistent(loader: Any) -> bool:
     return bool(getattr(loader, "persistent_workers", False)) and getattr(loader, "num_workers", 0) > 0
 
 
-def start_workers(
-    loader: Any, board: WorkerBoard, states: list[dict[str, Any] | None] | None, iterate: Callable[[], Any]
-) -> Any:
-    """Make a loader's iterator with workers that report to a board and start from the given states."""
+def seed_state(loader: Any) -> Tensor:
+    """The state of the generator from which a loader draws the seed of its workers."""
+    return (loader.generator or torch.default_generator).get_state()
+
+
+@contextmanager
+def reporting_workers(
+    loader: Any, board: WorkerBoard, states: list[dict[str, Any] | None] | None = None, epoch: int = 1
+) -> Iterator[None]:
+    """Workers that a loader starts inside report to a board; for the rest see `WorkerStart`."""
     own = loader.worker_init_fn
-    loader.worker_init_fn = WorkerStart(own, board, states)
+    loader.worker_init_fn = WorkerStart(own, board, states, epoch)
     try:
-        return iterate()
+        yield
     finally:
         loader.worker_init_fn = own
+
+
+def set_seed_state(loader: Any, state: Tensor) -> None:
+    """Let a loader draw the seed of its workers from where `seed_state` was."""
+    (loader.generator or torch.default_generator).set_state(state.cpu())

@@ -7,11 +7,13 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -65,10 +67,16 @@ class Launcher:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        _send(process.stdin, job)
-        answer = process.stdout.readline()
+        try:
+            _send(process.stdin, job)
+            answer = process.stdout.readline()
+        except BaseException:
+            # Interrupted, or the pipe broke: an answer that still comes would be taken for the next job's.
+            process.kill()
+            self.close()
+            raise
         if not answer:
-            self._process = None
+            self.close()
             raise CheckFailure("the process that runs jobs has ended; its messages are on standard error")
         codes: list[int | None] = json.loads(answer)["codes"]
         return codes
@@ -83,6 +91,8 @@ class Launcher:
                 stdout=subprocess.PIPE,
                 text=True,
                 env=environment,
+                # Ctrl-C is for the process that asked; this one ends when its input does.
+                start_new_session=True,
             )
             atexit.register(self.close)
         return self._process
@@ -188,9 +198,10 @@ def run_ranks(bench: Bench, case: Case, world_size: int) -> list[dict[str, Any]]
 
 def _folder(bench: Bench) -> str:
     if "folder" not in bench.kept:
-        bench.kept["folder"] = tempfile.TemporaryDirectory(prefix="thunderstone-")
-    name: str = bench.kept["folder"].name
-    return name
+        bench.kept["folder"] = tempfile.mkdtemp(prefix="thunderstone-")
+        weakref.finalize(bench, shutil.rmtree, bench.kept["folder"], ignore_errors=True)
+    folder: str = bench.kept["folder"]
+    return folder
 
 
 def _free_port() -> int:

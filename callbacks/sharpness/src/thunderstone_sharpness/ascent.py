@@ -44,6 +44,10 @@ class Ascent:
             if gradient is not None and radii[position] > 0:
                 present.append(gradient)
                 moving.append(position)
+        if step.overflowed(present):
+            # The scaler will skip this step. Weights of NaN would bring down modules that check what they are given, so
+            # the second pass, which replicas must not leave out on their own, runs here and overflows again.
+            return [None] * len(gradients)
         if reporter is not None:
             reporter.record("gradient_norm", step.unscaled(step.norm(present)))
         # Also with an empty list: under sharding every rank takes part in the direction's norm.

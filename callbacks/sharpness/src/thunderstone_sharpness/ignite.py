@@ -73,12 +73,19 @@ class IGNITE(Method):
         self.output = output
         self.call = call
         self._current = torch.tensor(self.multiplier, dtype=torch.float64)
+        self._loaded = False
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the outputs captured; a fit that resumes nothing begins with the multiplier of the arguments."""
-        self._current = torch.tensor(self.multiplier, dtype=torch.float64)
+        """Have the outputs captured."""
+        self._loaded = False
         if self.rho > 0:
             self._capture = self.attachment.capture(self, self.output, self.call)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the multiplier of the arguments, unless a checkpoint brought one."""
+        if not self._loaded:
+            self._current = torch.tensor(self.multiplier, dtype=torch.float64)
+        self._loaded = False
 
     @hookimpl
     def plan_update(self, plan: UpdatePlan) -> None:
@@ -97,7 +104,8 @@ class IGNITE(Method):
         directions = iter(l2(present, present, [self.r] * len(present), norm=lambda _: norm))
         with step.perturbed([None if g is None else next(directions) for g in here]):
             there = step.recompute(objective=self._mean_output)
-        current = self._current.to(norm.device)
+        # Apple's GPUs have no float64.
+        current = self._current.to(norm.device, torch.float32 if norm.device.type == "mps" else torch.float64)
         factor = current * (self.rho / self.r)
         gradients = step.gradients
         for position, (a, b) in enumerate(zip(here, there, strict=True)):
@@ -122,3 +130,4 @@ class IGNITE(Method):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved multiplier."""
         self._current = state_dict["multiplier"]
+        self._loaded = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thunderstone import StepError
+from thunderstone_sharpness.replicas import fewest_and_most, merged_rows
 
 _NEVER = -1
 
@@ -21,13 +22,15 @@ class LogitsMemory:
     Args:
         epochs_back: How many epochs ago the past lies.
         dtype: torch.float16 or torch.float32.
-        device: Where the memory lives. On the CPU it is pinned when there is a CUDA device to copy to.
+        device: Where the logits live. On the CPU they are pinned when there is a CUDA device to copy to.
     """
 
     def __init__(self, epochs_back: int, dtype: torch.dtype, device: torch.device) -> None:
         self.epochs_back, self.dtype, self.device = epochs_back, dtype, device
         self._logits: Tensor | None = None
-        self._written: Tensor | None = None
+        # On the CPU: the epoch whose logits an entry holds, and which replica saw the sample in the latest epoch.
+        self._written = torch.empty(0, 0, dtype=torch.int32)
+        self._owner = torch.empty(0, dtype=torch.int32)
 
     @property
     def allocated(self) -> bool:
@@ -37,14 +40,17 @@ class LogitsMemory:
     @property
     def bytes(self) -> int:
         """Size of the memory in bytes."""
-        return 0 if self._logits is None else self._logits.numel() * self._logits.element_size()
+        if self._logits is None:
+            return 0
+        return self._logits.nbytes + self._written.nbytes + self._owner.nbytes
 
     def allocate(self, samples: int, shape: tuple[int, ...]) -> None:
         """Make room for `samples` samples with logits of `shape` each."""
-        size = (self.epochs_back + 1, samples, *shape)
-        pinned = self.device.type == "cpu" and torch.cuda.is_available()
-        self._logits = torch.zeros(size, dtype=self.dtype, device=self.device, pin_memory=pinned)
-        self._written = torch.full((self.epochs_back + 1, samples), _NEVER, dtype=torch.int64)
+        self._allocate(samples, shape)
+
+    def forget(self) -> None:
+        """Let no sample have a past, and keep the room."""
+        self._written.fill_(_NEVER)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise StepError when a sample's logits have another shape than those that are remembered."""
@@ -66,35 +72,56 @@ class LogitsMemory:
             Positions within the batch of the samples that have such a past, int64 (known,) on the CPU, and their
             logits, (known, *shape), on the memory's device.
         """
-        logits, written = self._tables(indices)
+        logits = self._with_room_for(_needed(indices))
         slot, past = (epoch - self.epochs_back) % (self.epochs_back + 1), epoch - self.epochs_back
-        known = (written[slot, indices] == past).nonzero().flatten() if past >= 0 else indices.new_empty(0)
+        known = (self._written[slot, indices] == past).nonzero().flatten() if past >= 0 else indices.new_empty(0)
         return known, logits[slot, indices[known].to(self.device)]
 
-    def write(self, indices: Tensor, epoch: int, values: Tensor) -> None:
-        """Remember `values`, (batch, *shape), as the logits of `epoch`."""
-        logits, written = self._tables(indices)
-        slot = epoch % (self.epochs_back + 1)
+    def write(self, indices: Tensor, epoch: int, values: Tensor, replica: int = 0) -> None:
+        """Remember `values`, (batch, *shape), as the logits of `epoch`.
+
+        A sample whose logits are not all finite has none in this epoch: under a GradScaler an overflow skips the
+        update, and remembering it would spoil another one epochs later.
+        """
+        logits = self._with_room_for(_needed(indices))
+        slot, values = epoch % (self.epochs_back + 1), values.detach()
+        finite = values.isfinite().flatten(1).all(1)
         # float16 ends at 65504; a larger logit is remembered as the largest one.
         bound = torch.finfo(self.dtype).max
-        logits[slot, indices.to(self.device)] = values.detach().clamp(-bound, bound).to(self.device, self.dtype)
-        written[slot, indices] = epoch
+        stored = values.nan_to_num(0.0).clamp(-bound, bound).to(self.device, self.dtype)
+        logits[slot, indices.to(self.device)] = stored
+        self._written[slot, indices] = torch.where(finite.cpu(), epoch, _NEVER).to(torch.int32)
+        self._owner[indices] = replica
 
-    def _tables(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        if self._logits is None or self._written is None:
-            raise StepError("SAF's memory is read before it was allocated")
-        samples = self._written.shape[1]
-        needed = int(indices.max()) + 1 if indices.numel() else 0
-        if needed > samples:
-            logits, written = self._logits, self._written
-            self.allocate(needed, tuple(logits.shape[2:]))
-            self._logits[:, :samples] = logits
-            self._written[:, :samples] = written
-        return self._logits, self._written
+    def share(self, epoch: int, device: torch.device) -> None:
+        """Give every replica what all of them remember of `epoch`. Each calls this at the epoch's end.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors only; empty before the first batch."""
-        return {} if self._logits is None else {"logits": self._logits, "written": self._written}
+        Args:
+            epoch: The epoch that ends.
+            device: Where replicas exchange tensors.
+        """
+        slot = epoch % (self.epochs_back + 1)
+        merged = self._merged_slot(epoch, device)
+        if merged is not None and self._logits is not None:
+            self._logits[slot], self._written[slot], self._owner = merged
+
+    def state_dict(self, epoch: int, device: torch.device | None = None) -> dict[str, Any]:
+        """Tensors only; empty before the first batch.
+
+        Args:
+            epoch: The current epoch.
+            device: Where replicas exchange tensors, all of which have to call this then; None in a single process.
+        """
+        merged = self._merged_slot(epoch, device) if device is not None else None
+        if self._logits is None:
+            return {}
+        if merged is None:
+            return {"logits": self._logits, "written": self._written, "owner": self._owner}
+        # Saving changes nothing here: what others know of this epoch becomes this replica's only at the epoch's end.
+        slot = epoch % (self.epochs_back + 1)
+        logits, written = self._logits.clone(), self._written.clone()
+        logits[slot], written[slot], owner = merged
+        return {"logits": logits, "written": written, "owner": owner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved memory; its number of epochs must be this one's."""
@@ -106,7 +133,42 @@ class LogitsMemory:
                 f"the checkpoint remembers {logits.shape[0] - 1} epochs, epochs_back is {self.epochs_back}. HINT: "
                 "resume with the same epochs_back"
             )
-        self.allocate(written.shape[1], tuple(logits.shape[2:]))
-        assert self._logits is not None and self._written is not None
-        self._logits.copy_(logits)
+        memory = self._allocate(written.shape[1], tuple(logits.shape[2:]))
+        memory.copy_(logits)
         self._written.copy_(written)
+        self._owner.copy_(state["owner"])
+
+    def _merged_slot(self, epoch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
+        fewest, most = fewest_and_most(self._written.shape[1], device)
+        if fewest == 0:
+            return None
+        slot = epoch % (self.epochs_back + 1)
+        logits = self._with_room_for(most)[slot]
+        logits, known, owner = merged_rows(logits, self._written[slot] == epoch, self._owner, device)
+        return logits, torch.where(known, epoch, _NEVER).to(torch.int32), owner
+
+    def _with_room_for(self, samples: int) -> Tensor:
+        if self._logits is None:
+            raise StepError("SAF's memory is used before it was allocated")
+        present = self._written.shape[1]
+        if samples <= present:
+            return self._logits
+        logits, written, owner = self._logits, self._written, self._owner
+        # A dataset that tells no length grows sample by sample: by half at least, or each batch would copy it all.
+        memory = self._allocate(max(samples, present + present // 2), tuple(logits.shape[2:]))
+        memory[:, :present] = logits
+        self._written[:, :present] = written
+        self._owner[:present] = owner
+        return memory
+
+    def _allocate(self, samples: int, shape: tuple[int, ...]) -> Tensor:
+        size = (self.epochs_back + 1, samples, *shape)
+        pinned = self.device.type == "cpu" and torch.cuda.is_available()
+        self._logits = torch.zeros(size, dtype=self.dtype, device=self.device, pin_memory=pinned)
+        self._written = torch.full((self.epochs_back + 1, samples), _NEVER, dtype=torch.int32)
+        self._owner = torch.zeros(samples, dtype=torch.int32)
+        return self._logits
+
+
+def _needed(indices: Tensor) -> int:
+    return int(indices.max()) + 1 if indices.numel() else 0

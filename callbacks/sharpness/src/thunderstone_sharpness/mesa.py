@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +11,9 @@ from torch.func import functional_call
 
 from thunderstone import LossStep, Method, StepError, UpdateStep, hookimpl
 from thunderstone.arguments import finite, whole
-from thunderstone_sharpness.consistency import trajectory_loss
+from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
+from thunderstone_sharpness.further_pass import without_trace
+from thunderstone_sharpness.replicas import broadcast_from_first, exchange_device
 
 _SHARDED = "its averaged weights are a whole copy of the module, which no process holds under sharding"
 
@@ -24,7 +24,8 @@ class MESA(Method):
     Adds ``weight * mean KL(softmax(z_average / tau) || softmax(z / tau))`` to the loss, where ``z_average`` are the
     logits of an exponential moving average of parameters and buffers, in evaluation mode and without gradient, on the
     very inputs the module got. Du et al. 2022, arXiv 2205.14083, section 4.2. Cost: one more forward pass of the
-    captured module once the penalty acts, and one copy of the weights.
+    captured module once the penalty acts, and one copy of the weights. The further pass leaves no trace: random states,
+    metrics, logged values and statistics kept by the module see one pass.
 
     Args:
         weight: lambda, 0 or more; 0 switches the method off. The paper uses 0.8.
@@ -32,7 +33,8 @@ class MESA(Method):
         temperature: tau, above 0. The paper uses 5.
         start_epoch: First epoch with the penalty, counted from 0. The paper uses 5. The average runs from the start.
         output: Where the logits come from: None for the module's own forward, or the name of a submodule, with an
-            entry after a colon where the output is no tensor (``"net"``, ``"net:logits"``).
+            entry after a colon where the output is no tensor (``"net"``, ``"net:logits"``). Name the whole network: of
+            a head alone only the head is averaged, and its input is that of the current weights.
         call: Which call of it counts when there are several in a step: 0 the first, -1 the last.
         class_dim: Dimension of the classes in the logits.
 
@@ -60,12 +62,16 @@ class MESA(Method):
         self.start_epoch = whole("MESA", "start_epoch", start_epoch, "the paper uses 5; 0 starts at once", minimum=0)
         self.output = output
         self.call = call
-        self.class_dim = class_dim
+        self.class_dim = class_dimension("MESA", class_dim)
         self._average: dict[str, Tensor] = {}
+        self._loaded = False
+        self._statistics: list[Tensor] = []
 
     @property
     def average(self) -> dict[str, Tensor]:
         """The averaged parameters and buffers by name: loads into the plain module with `load_state_dict`.
+
+        Kept in float32 where the module is in half precision, in which a slow average would not move at all.
 
         Raises:
             StepError: Nothing was averaged yet.
@@ -75,7 +81,8 @@ class MESA(Method):
         return dict(self._average)
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the logits captured."""
+        """Have the logits captured; a fit that resumes nothing begins an average of its own."""
+        self._average, self._loaded = {}, False
         if self.weight > 0:
             self._capture = self.attachment.capture(self, self.output, self.call)
 
@@ -83,28 +90,35 @@ class MESA(Method):
         """Begin the average at the weights training begins from, unless a checkpoint brought one."""
         if self.weight == 0:
             return
-        live = pl_module.state_dict(keep_vars=True)
-        kept = self._average if trainer.ckpt_path is not None else {}
+        kept = self._average if self._loaded else {}
+        self._loaded = False
         self._average = {
-            name: kept[name].to(value.device, value.dtype) if name in kept else value.detach().clone()
-            for name, value in live.items()
-            if isinstance(value, Tensor)
+            name: kept[name].to(value.device, _wide(value.dtype)) if name in kept else _copy(value)
+            for name, value in _tensors(pl_module).items()
         }
+        parameters = dict(pl_module.named_parameters(remove_duplicate=False))
+        self._statistics = [
+            value for name, value in self._average.items() if name not in parameters and value.is_floating_point()
+        ]
 
     @hookimpl
     def after_update(self, step: UpdateStep) -> None:
         """Move the average towards the new weights."""
         if self.weight == 0 or step.skipped:
             return
-        live = step.module.state_dict(keep_vars=True)
-        smooth = [name for name, value in self._average.items() if value.is_floating_point()]
+        live = _tensors(step.module)
+        smooth = [name for name, value in self._average.items() if value.is_floating_point() or value.is_complex()]
         with torch.no_grad():
-            torch._foreach_lerp_(
-                [self._average[name] for name in smooth], [live[name].detach() for name in smooth], 1 - self.decay
-            )
+            averaged = [self._average[name] for name in smooth]
+            present = [live[name].detach().to(self._average[name].dtype) for name in smooth]
+            torch._foreach_lerp_(averaged, present, 1 - self.decay)
             for name, value in self._average.items():
-                if not value.is_floating_point():
+                if not (value.is_floating_point() or value.is_complex()):
                     value.copy_(live[name])
+        device = exchange_device(step.trainer)
+        if device is not None and self._statistics:
+            # Each replica has running statistics of its own between two forward passes; the first one's count.
+            broadcast_from_first(self._statistics, device)
 
     @hookimpl
     def loss_terms(self, step: LossStep) -> dict[str, Tensor] | None:
@@ -112,17 +126,24 @@ class MESA(Method):
         if self.weight == 0 or step.trainer.current_epoch < self.start_epoch:
             return None
         call = step.call(self._capture)
+        present = self._capture.tensor(call.output)
+        check_logits("MESA", present, self.class_dim)
         target = self._capture.target
-        with torch.no_grad(), _evaluating(target):
-            # The names of tied weights are all there, each with its own copy of the same average.
-            weights = self._within(self._capture.name)
+        # The names of tied weights are all there, each with its own copy of the same average.
+        weights = self._weights_of(target)
+        with without_trace(step.trainer, step.module, target):
             output = functional_call(target, weights, call.arguments, call.keywords, tie_weights=False)
-        present, past = self._capture.tensor(call.output), self._capture.tensor(output)
+        past = self._capture.tensor(output)
         return {"trajectory_loss": self.weight * trajectory_loss(past, present, self.temperature, self.class_dim)}
 
-    def _within(self, path: str) -> dict[str, Tensor]:
-        prefix = f"{path}." if path else ""
-        return {name.removeprefix(prefix): value for name, value in self._average.items() if name.startswith(prefix)}
+    def _weights_of(self, target: nn.Module) -> dict[str, Tensor]:
+        prefix = f"{self._capture.name}." if self._capture.name else ""
+        weights = {}
+        for name, live in _tensors(target).items():
+            average = self._average[f"{prefix}{name}"]
+            # A module that updates a buffer in every mode must not update the average's.
+            weights[name] = average.to(live.dtype, copy=not isinstance(live, nn.Parameter))
+        return weights
 
     def state_dict(self) -> dict[str, Any]:
         """The average."""
@@ -131,14 +152,27 @@ class MESA(Method):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved average."""
         self._average = dict(state_dict["average"])
+        self._loaded = True
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes:
-            child.training = training
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    # Not `state_dict`, which modules override and hook: what they leave out or rename is still part of the forward.
+    # Buffers that no checkpoint holds (masks, caches of positions) are recomputed rather than learned.
+    passing = {
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules(remove_duplicate=False)
+        for name in child._non_persistent_buffers_set
+    }
+    buffers = module.named_buffers(remove_duplicate=False)
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **{name: value for name, value in buffers if name not in passing},
+    }
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to(_wide(value.dtype), copy=True)

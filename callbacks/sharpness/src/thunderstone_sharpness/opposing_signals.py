@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from thunderstone import Method, Table
@@ -16,7 +16,7 @@ from thunderstone_sharpness.measures.errors import MeasureError
 from thunderstone_sharpness.measures.evaluation import size_of
 from thunderstone_sharpness.measures.opposing import OpposingGroups, opposing_groups
 from thunderstone_sharpness.measures.per_example import PerExampleLoss, per_example_losses
-from thunderstone_sharpness.measures.probe import Probe
+from thunderstone_sharpness.measures.probe import Probe, share_buffers
 from thunderstone_sharpness.measures.step_loss import LossArgument, check_loss, module_loss
 from thunderstone_sharpness.measures.stillness import differentiable, fixed_randomness, unchanged
 
@@ -30,10 +30,11 @@ class OpposingSignals(Method):
 
     Before and after every n-th update the loss of each of a fixed set of training examples is taken, in evaluation
     mode. The two tails of its change are the step's opposing groups; ``opposing_signals/rise``, ``fall`` and
-    ``strength`` (the smaller of the two) are reported for each such step. When training ends, the groups of the
-    strongest step are reported: ``groups`` (a table of the examples), ``sizes`` (a table of the groups) and ``losses``
-    (a figure of the groups' losses all through the run). Nothing about the training changes. Rosenfeld and Risteski
-    2023, arXiv 2311.04163. Cost: two forward passes over the examples on the steps that are looked at.
+    ``strength`` (the smaller of the two) are reported where the Trainer logs (`log_every_n_steps`). When training
+    ends, the groups of the strongest step are reported: ``groups`` (a table of the examples), ``sizes`` (a table of
+    the groups) and ``losses`` (a figure of the groups' losses all through the run). Nothing about the training
+    changes. Rosenfeld and Risteski 2023, arXiv 2311.04163. Cost: two forward passes over the examples on the steps
+    that are looked at.
 
     Args:
         examples: How many training examples to follow.
@@ -46,7 +47,8 @@ class OpposingSignals(Method):
             where it returns the mean of one of torch's loss functions, otherwise example by example.
         dataset: A map-style dataset whose first examples are followed, a function that returns one, or
             ``"package.module:name"`` of either. None is the training data as the loader yields it; where that has no
-            indices, copies of the first training batches, whose examples are numbered as they passed by.
+            indices, or the module has transfer hooks of its own, copies of the first training batches, whose examples
+            are numbered as they passed by.
 
     Raises:
         ArgumentError: An argument is out of range.
@@ -82,8 +84,8 @@ class OpposingSignals(Method):
 
     def _forget(self) -> None:
         self._next = 0
+        self._failed = False
         self._pending: tuple[int, Tensor] | None = None
-        self._latest: tuple[int, list[int], Tensor] | None = None
         self._steps: list[int] = []
         self._history: list[Tensor] = []
         self._strongest: tuple[int, float, Tensor, Tensor] | None = None
@@ -102,36 +104,43 @@ class OpposingSignals(Method):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._probe.offer(batch)
+        losses = self._settle(trainer, pl_module)
         step = trainer.global_step
         if self._pending is not None or step < self._next or not self._probe.complete:
             return
-        latest = self._latest
-        if latest is not None and latest[0] == step and latest[1] == _versions(pl_module):
-            self._pending = (step, latest[2])
-        else:
-            self._pending = (step, self._take(trainer, pl_module))
-        self._next = (step // self.every_n_steps + 1) * self.every_n_steps
+        # Every n-th update, and of each n the one whose change is known at the batch that Lightning logs.
+        if (step + 2) % self.every_n_steps:
+            return
+        losses = self._look(trainer, pl_module) if losses is None else losses
+        self._pending = None if losses is None else (step, losses)
+        self._next = step + 1
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def _settle(self, trainer: Trainer, module: LightningModule, epoch_end: bool = False) -> Tensor | None:
+        """Take the losses after the update that was begun, if it is done; returns them.
+
+        Not at the end of its batch: other callbacks have not seen that batch's end yet.
+        """
         # Between two micro-batches of one update the weights have not moved.
         if self._pending is None or trainer.global_step == self._pending[0]:
-            return
+            return None
         (step, before), self._pending = self._pending, None
-        after = self._take(trainer, pl_module)
-        self._latest = (trainer.global_step, _versions(pl_module), after)
+        after = self._look(trainer, module)
+        if after is None:
+            return None
         self._keep(step, before)
         self._keep(trainer.global_step, after)
         groups = opposing_groups(after - before, self.fraction)
-        self.record("rise", groups.rise)
-        self.record("fall", groups.fall)
-        self.record("strength", groups.strength)
+        if epoch_end or _logs_now(trainer):
+            self.record("rise", groups.rise)
+            self.record("fall", groups.fall)
+            self.record("strength", groups.strength)
         if self._strongest is None or groups.strength > self._strongest[1]:
             self._strongest = (step, groups.strength, before, after)
+        return after
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe.seal()
+        self._settle(trainer, pl_module, epoch_end=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._strongest is None:
@@ -162,6 +171,18 @@ class OpposingSignals(Method):
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
+    def _look(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
+        """The losses now. None, with one warning, where losses that could be had before cannot be had any more."""
+        try:
+            return self._take(trainer, module)
+        except MeasureError as error:
+            if not self._steps:
+                raise
+            if not self._failed:
+                rank_zero_warn(f"OpposingSignals: at step {trainer.global_step} there are no losses; {error}")
+            self._failed = True
+            return None
+
     def _take(self, trainer: Trainer, module: LightningModule) -> Tensor:
         """The loss of each example at the present weights, float32, shape (examples,), on the CPU."""
         losses, parts = self._losses, []
@@ -170,6 +191,7 @@ class OpposingSignals(Method):
             module.eval()
             # Before the batches are transferred: the hooks that do it may draw, and should draw alike every time.
             random_state = fixed_randomness(trainer.strategy.root_device)
+            share_buffers(trainer, module)
             batches = self._probe.batches(trainer, module)
             with differentiable(module), torch.no_grad():
                 for batch in batches:
@@ -211,6 +233,7 @@ def _by_step(loss: Any) -> PerExampleLoss:
     return lambda module, batch: per_example_losses(loss, module, batch)
 
 
-def _versions(module: LightningModule) -> list[int]:
-    """Counts every write to the weights: equal counts are equal weights."""
-    return [parameter._version for parameter in module.parameters()]
+def _logs_now(trainer: Trainer) -> bool:
+    """Whether Lightning would write what is logged in the batch that begins."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (trainer.global_step + 1) % every == 0

@@ -9,10 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from thunderstone import ArgumentError, DataView, LossStep, Method, StepError, hookimpl
+from thunderstone import DataView, LossStep, Method, StepError, hookimpl
 from thunderstone.arguments import finite, one_of, whole
-from thunderstone_sharpness.consistency import trajectory_loss
+from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
 from thunderstone_sharpness.logits_memory import LogitsMemory
+from thunderstone_sharpness.replicas import exchange_device
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -23,7 +24,8 @@ class SAF(Method):
     Adds ``weight * mean KL(softmax(z_past / tau) || softmax(z / tau))`` to the loss, where ``z_past`` are the logits of
     the same sample `epochs_back` epochs ago. Du et al. 2022, arXiv 2205.14083, equation 7. Cost: no further pass; a
     memory of samples x classes x (epochs_back + 1) numbers, announced and allocated with the first batch. Samples
-    without a past (a first epoch, a sample this replica has not seen, a dataset that grew) are left out of the mean.
+    without a past (a first epoch, a sample that was not drawn then, a dataset that grew, an overflow) are left out of
+    the mean. Under data parallelism the replicas tell one another what they saw when an epoch ends.
 
     Args:
         weight: lambda, 0 or more; 0 switches the method off. The paper uses 0.3.
@@ -63,40 +65,45 @@ class SAF(Method):
         self.start_epoch = whole("SAF", "start_epoch", start_epoch, "the paper uses 5; 0 starts at once", minimum=0)
         self.output = output
         self.call = call
-        if class_dim == 0:
-            raise ArgumentError("SAF", "class_dim", 0, "dimension 0 is the batch", "use -1, or 1 for (N, C, H, W)")
-        self.class_dim = class_dim
+        self.class_dim = class_dimension("SAF", class_dim)
         self.dtype = one_of("SAF", "dtype", dtype, _DTYPES)
         self.storage = one_of("SAF", "storage", storage, ("cpu", "device"))
         self._memory: LogitsMemory | None = None
+        self._samples = 1
+        self._loaded = False
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the logits captured."""
         if self.weight > 0:
             device = torch.device("cpu") if self.storage == "cpu" else trainer.strategy.root_device
             self._memory = LogitsMemory(self.epochs_back, _DTYPES[self.dtype], device)
+            self._loaded = False
             self._capture = self.attachment.capture(self, self.output, self.call)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with no past, unless a checkpoint brought one: epochs may be counted from 0 again."""
+        if self._memory is not None and not self._loaded:
+            self._memory.forget()
+        self._loaded = False
 
     @hookimpl
     def prepare_data(self, view: DataView) -> None:
         """Have the samples of each batch known."""
         if self.weight > 0:
             view.track_indices("SAF", "use MESA, which compares with averaged weights and needs no sample indices")
-            self._samples = len(view.dataset)
+            # A dataset for a sampler of one's own need not tell its length; the memory grows with what is drawn.
+            self._samples = len(view.dataset) if hasattr(view.dataset, "__len__") else 1
 
     @hookimpl
     def loss_terms(self, step: LossStep) -> dict[str, Tensor] | None:
         """The divergence from the past, for the samples of the batch that have one."""
         memory, epoch = self._memory, step.trainer.current_epoch
-        if memory is None or epoch < self.start_epoch - self.epochs_back:
+        # The first batch of all is looked at early: what cannot work is said before hours of training.
+        if memory is None or (memory.allocated and epoch < self.start_epoch - self.epochs_back):
             return None
         logits = step.output(self._capture)
-        if step.indices is None or logits.shape[0] != step.indices.shape[0]:
-            samples = "an unknown number of" if step.indices is None else step.indices.shape[0]
-            raise StepError(
-                f"SAF: the captured output has {logits.shape[0]} rows for a batch of {samples} samples. HINT: capture "
-                "an output whose first dimension is the batch, and train with one loader"
-            )
+        self._check(logits, step.indices)
+        assert step.indices is not None
         memory.check(tuple(logits.shape[1:]))
         if not memory.allocated:
             self._allocate(memory, tuple(logits.shape[1:]))
@@ -108,8 +115,24 @@ class SAF(Method):
                 past = past.to(logits.device, non_blocking=True)
                 term = self.weight * trajectory_loss(past, chosen, self.temperature, self.class_dim)
         if not step.replay:
-            memory.write(step.indices, epoch, logits)
+            memory.write(step.indices, epoch, logits, step.trainer.global_rank)
         return None if term is None else {"trajectory_loss": term}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Share the epoch's logits: in later epochs a sample comes to another replica."""
+        device = exchange_device(trainer)
+        if self._memory is not None and device is not None:
+            self._memory.share(trainer.current_epoch, device)
+
+    def _check(self, logits: Tensor, indices: Tensor | None) -> None:
+        rows = logits.shape[0] if logits.dim() else 1
+        if indices is None or rows != indices.shape[0]:
+            samples = "an unknown number of" if indices is None else indices.shape[0]
+            raise StepError(
+                f"SAF: the captured output has {rows} rows for a batch of {samples} samples. HINT: capture an output "
+                "whose first dimension is the batch, and train with one loader"
+            )
+        check_logits("SAF", logits, self.class_dim)
 
     def _allocate(self, memory: LogitsMemory, shape: tuple[int, ...]) -> None:
         memory.allocate(self._samples, shape)
@@ -120,10 +143,15 @@ class SAF(Method):
         self.record("memory_mib", memory.bytes / 2**20)
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory."""
-        return {} if self._memory is None else self._memory.state_dict()
+        """The memory: all of what the replicas remember together."""
+        if self._memory is None:
+            return {}
+        trainer = self.attachment.trainer if self._attachment is not None else None
+        device = exchange_device(trainer) if trainer is not None else None
+        return self._memory.state_dict(trainer.current_epoch if trainer is not None else 0, device)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved memory."""
         if self._memory is not None:
             self._memory.load_state_dict(state_dict)
+            self._loaded = True

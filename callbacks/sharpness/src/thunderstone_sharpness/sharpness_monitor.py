@@ -18,8 +18,8 @@ from thunderstone_sharpness.measures.estimate import Estimate
 from thunderstone_sharpness.measures.evaluation import Loss, evaluation
 from thunderstone_sharpness.measures.hessian import hessian_trace
 from thunderstone_sharpness.measures.landscape import loss_landscape
-from thunderstone_sharpness.measures.logits import check_where
-from thunderstone_sharpness.measures.probe import Probe
+from thunderstone_sharpness.measures.logits import check_where, logits_of
+from thunderstone_sharpness.measures.probe import Probe, share_buffers
 from thunderstone_sharpness.measures.step_loss import LossArgument, check_loss, module_loss
 from thunderstone_sharpness.measures.stillness import fixed_randomness, unchanged
 
@@ -40,8 +40,9 @@ class SharpnessMonitor(Method):
     Nothing about the training changes: weights, gradients, statistics, modes and random states are the same bits after
     a measurement. Measures are taken in evaluation mode, in the precision of the weights, the cheap ones first; what
     does not fit into the time budget is listed as left out in the table ``measures``. Under data parallelism every
-    process measures the same examples on its own copy of the module, without communication. Andriushchenko et al.
-    2023, arXiv 2302.07011, who find that sharpness does not correlate well with generalisation: diagnostics, not goals.
+    process measures the same examples on the same module, and none waits for another within a measure. Andriushchenko
+    et al. 2023, arXiv 2302.07011, who find that sharpness does not correlate well with generalisation: diagnostics, not
+    goals.
 
     Args:
         measures: Which to take: ``"average_sharpness"``, ``"worst_case_sharpness"``, ``"hessian_trace"``,
@@ -67,7 +68,7 @@ class SharpnessMonitor(Method):
             takes a batch, or ``"package.module:function"``. None is the module's `training_step`, its logging silenced.
         dataset: A map-style dataset (unaugmented, in the paper) whose first examples are used, a function that returns
             one, or ``"package.module:name"`` of either. None is the training data as the loader yields it; where that
-            has no indices, copies of the first training batches.
+            has no indices, or the module has transfer hooks of its own, copies of the first training batches.
 
     Raises:
         ArgumentError: An argument is out of range.
@@ -133,6 +134,7 @@ class SharpnessMonitor(Method):
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Looked up now: a name that does not exist should not wait for the end of training.
         module_loss(type(self).__name__, "loss", self.loss, pl_module)
+        logits_of(type(self).__name__, pl_module, self.normalise_logits)
         self._measured_epoch = None
         self._probe.close()
 
@@ -144,12 +146,13 @@ class SharpnessMonitor(Method):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._probe.seal()
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        regular = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if regular or _is_last(trainer):
             self.measure(trainer, pl_module)
             self._measured_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # `current_epoch` counts the epochs that are done by now.
+        # Training that was stopped by a callback in its last epoch. `current_epoch` counts the epochs done by now.
         if self._measured_epoch is None or self._measured_epoch != trainer.current_epoch - 1:
             self.measure(trainer, pl_module)
 
@@ -178,6 +181,7 @@ class SharpnessMonitor(Method):
         with silenced(trainer, module), unchanged(module), trainer.precision_plugin.forward_context():
             # Also for the hooks that transfer the batches: they may draw, and should draw alike every time.
             fixed_randomness(trainer.strategy.root_device)
+            share_buffers(trainer, module)
             self.readings = run_battery(self._tasks(trainer, module, loss), clock)
         self._report(trainer)
         return self.readings
@@ -277,6 +281,13 @@ class SharpnessMonitor(Method):
             if not numbers:
                 rows.append([reading.name, None, None, reading.status, reading.seconds])
         self.record("measures", Table(["measure", "value", "error", "status", "seconds"], rows))
+
+
+def _is_last(trainer: Trainer) -> bool:
+    """Whether the epoch that ends is known to be the last one."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    by_epochs = epochs is not None and epochs != -1 and trainer.current_epoch + 1 >= epochs
+    return by_epochs or (steps != -1 and trainer.global_step >= steps) or trainer.should_stop
 
 
 def _stability_limit(trainer: Trainer) -> dict[str, float]:

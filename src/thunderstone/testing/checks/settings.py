@@ -162,7 +162,7 @@ def check_runs_under_ddp(bench: Bench) -> None:
     case = bench.case("mlp")
     results = run_ranks(bench, case, world_size=2)
     require_same(f"{case.name}, 2 processes", "rank 1 against rank 0", results[0]["weights"], results[1]["weights"])
-    for name in ("optimizer", "method"):
-        require_same(f"{case.name}, 2 processes", f"rank 1's {name}", results[0][name], results[1][name])
+    # Not the method's own state: a method may gather it on rank 0, from where a checkpoint is written.
+    require_same(f"{case.name}, 2 processes", "rank 1's optimizer", results[0]["optimizer"], results[1]["optimizer"])
     if all(torch.equal(value, results[0]["weights"][name]) for name, value in results[0]["initial"].items()):
         raise CheckFailure(f"[{case.name}, {PLAIN.name}] training in two processes leaves every parameter where it was")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from thunderstone_sharpness.measures.errors import MeasureError
+from thunderstone import ThunderstoneError
 from thunderstone_sharpness.measures.estimate import Estimate
 from thunderstone_sharpness.measures.evaluation import Loss
 
@@ -109,7 +109,7 @@ def run_battery(tasks: Sequence[Task], clock: Clock) -> list[Reading]:
                 outcome, status = task.take(), "measured"
             except OutOfTimeError:
                 status = f"stopped: the budget of {clock.budget:g} s was used up"
-            except MeasureError as error:
+            except ThunderstoneError as error:
                 status = f"failed: {error}"
             except torch.OutOfMemoryError:
                 status = "failed: out of memory. HINT: choose a smaller batch_size"

@@ -37,11 +37,26 @@ def normalised_logits(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 def check_where(method: str, value: object) -> bool | str:
-    """`value` as a ``normalise_logits`` argument, or ArgumentError; that the submodule exists is checked in use."""
+    """`value` as a ``normalise_logits`` argument, or ArgumentError; `logits_of` finds the submodule."""
     if not isinstance(value, (bool, str)):
         reason = f"it must be a bool or a name, not {type(value).__name__}"
         raise ArgumentError(method, "normalise_logits", value, reason, f"pass {_FLAG}")
     return value
+
+
+def logits_of(method: str, module: nn.Module, where: bool | str) -> tuple[str, nn.Module]:
+    """Name and module whose output are the logits.
+
+    Raises:
+        ArgumentError: There is no submodule of the name.
+    """
+    checked = check_where(method, where)
+    name = checked if isinstance(checked, str) else ""
+    modules = dict(module.named_modules())
+    if name not in modules:
+        hint = suggestion(name, [known for known in modules if known])
+        raise ArgumentError(method, "normalise_logits", where, f"{type(module).__name__} has no such submodule", hint)
+    return name, modules[name]
 
 
 @contextmanager
@@ -55,12 +70,7 @@ def with_normalised_logits(measure: str, module: nn.Module, where: bool | str) -
     if where is False:
         yield
         return
-    checked = check_where(measure, where)
-    name = checked if isinstance(checked, str) else ""
-    modules = dict(module.named_modules())
-    if name not in modules:
-        hint = suggestion(name, [known for known in modules if known])
-        raise ArgumentError(measure, "normalise_logits", where, f"{type(module).__name__} has no such submodule", hint)
+    name, target = logits_of(measure, module, where)
     described = f"submodule {name!r}" if name else f"{type(module).__name__}.forward"
     calls = 0
 
@@ -72,7 +82,7 @@ def with_normalised_logits(measure: str, module: nn.Module, where: bool | str) -
             raise MeasureError(measure, problem, "name the submodule whose output is the tensor of logits")
         return normalised_logits(output)
 
-    handle = modules[name].register_forward_hook(normalise)
+    handle = target.register_forward_hook(normalise)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from thunderstone_sharpness.measures.opposing import OpposingGroups
@@ -41,5 +42,7 @@ def draw(steps: Sequence[int], losses: Tensor, groups: OpposingGroups, step: int
     axes.set_ylabel("mean loss")
     axes.set_title("Two groups of examples that one step moves in opposite directions", fontsize=11)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Oscillating curves fill the axes: the legend stands below them.
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

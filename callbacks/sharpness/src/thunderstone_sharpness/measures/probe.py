@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
@@ -19,21 +21,26 @@ from thunderstone.isolation import RandomState, copy_containers
 from thunderstone_sharpness.measures.dotted import load_dotted
 from thunderstone_sharpness.measures.errors import MeasureError
 from thunderstone_sharpness.measures.evaluation import size_of
+from thunderstone_sharpness.measures.stillness import fixed_randomness
+
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class Probe:
     """The first examples of a dataset, in batches.
 
     They are read by index when training starts, which leaves the training loader and every random state alone. Where
-    the training data has no indices (an IterableDataset, several loaders, a loader that is no DataLoader), copies of
-    the first training batches are kept as they pass by, of the loader's batch size, and go into checkpoints.
+    the training data has no indices (an IterableDataset, several loaders, a loader that is no DataLoader), or where the
+    user's own hooks take part in the transfer of a batch and should see each batch once, copies of the first training
+    batches are kept as they pass by, of the loader's batch size, and go into checkpoints.
 
     Args:
         method: Who measures, for messages.
         examples: How many examples.
         batch_size: Examples in a batch; the last one may be smaller.
         dataset: A map-style dataset or sequence, a function that returns one, or ``"package.module:name"`` of either;
-            None for the training loader's own. Examples are put together by the training loader's `collate_fn`.
+            None for the training loader's own. Examples are put together by the training loader's `collate_fn` and go
+            through the user's transfer hooks each time they are measured.
     """
 
     def __init__(self, method: str, examples: int, batch_size: int, dataset: Any = None) -> None:
@@ -54,9 +61,8 @@ class Probe:
         loader: Any = trainer.train_dataloader
         dataset: Any = self._given() if self.dataset is not None else getattr(loader, "dataset", None)
         indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-        if self.dataset is None and not (
-            isinstance(loader, DataLoader) and indexed and not isinstance(dataset, IterableDataset)
-        ):
+        readable = isinstance(loader, DataLoader) and indexed and not isinstance(dataset, IterableDataset)
+        if self.dataset is None and (not readable or _has_transfer_hooks(trainer)):
             self._in_passing, self._batches = True, resumed
             return
         self._in_passing, self._passed = False, 0
@@ -115,12 +121,11 @@ class Probe:
 
     def _transferred(self, trainer: Trainer, module: LightningModule, batch: Any) -> Any:
         batch = trainer.precision_plugin.convert_input(copy_containers(batch))
-        if self._in_passing:
-            # Its transfer hooks have run already.
-            return apply_to_collection(batch, Tensor, lambda tensor: tensor.to(trainer.strategy.root_device))
+        # What passed by has gone through the hooks already; without any of the user's there is nothing but the move.
+        if self._in_passing or not _has_transfer_hooks(trainer):
+            return move_data_to_device(batch, trainer.strategy.root_device)
         data = getattr(trainer, "datamodule", None)
-        hook = LightningDataModule.on_before_batch_transfer
-        owner = data if data is not None and type(data).on_before_batch_transfer is not hook else module
+        owner = data if data is not None and is_overridden("on_before_batch_transfer", data) else module
         batch = owner.on_before_batch_transfer(batch, 0)
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
@@ -162,16 +167,36 @@ def _is_storable(value: Any) -> bool:
     return isinstance(value, (Tensor, bool, int, float, str, bytes, type(None)))
 
 
+def share_buffers(trainer: Trainer, module: LightningModule) -> None:
+    """Give every process rank zero's running statistics, which is what a checkpoint holds: all measure one module.
+
+    To be called on every process, inside `unchanged`, which gives each its own back.
+    """
+    if trainer.world_size > 1:
+        buffers = list(module.buffers())
+        values = trainer.strategy.broadcast([buffer.detach().cpu() for buffer in buffers])
+        with torch.no_grad():
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.copy_(value)
+
+
+def _has_transfer_hooks(trainer: Trainer) -> bool:
+    owners = (trainer.lightning_module, getattr(trainer, "datamodule", None))
+    return any(is_overridden(hook, owner) for owner in owners if owner is not None for hook in _TRANSFER_HOOKS)
+
+
 def _kept(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
 
 
 @contextmanager
 def _undisturbed(dataset: Any, device: torch.device) -> Iterator[None]:
-    """Reading examples draws nothing: neither from the global random states nor from generators the dataset holds."""
+    """Whatever is drawn inside, the global random states and generators the dataset holds are as before."""
     before = RandomState(device)
     undo = list(_generators(dataset, 5, set()))
     try:
+        # A resumed run reads the same examples, however they are augmented.
+        fixed_randomness(device)
         yield
     finally:
         for restore in undo:

@@ -1,7 +1,7 @@
 """A small training program with everything that makes resuming hard, described by a JSON-able `Setting`.
 
-Run as a script, ``python program.py SETTING.json OUT.pt``, it trains and writes down how the run ended; with
-``kill_at`` it dies by SIGKILL at that batch.
+Run as a script, ``python resumable_program.py SETTING.json OUT``, it trains and writes down how the run
+ended; with ``kill_at`` it dies at that batch.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class Setting:
 
     Attributes:
         loader: ``"plain"``, ``"stateful"``, ``"iterable"``, ``"sized_iterable"``, ``"stateful_iterable"``,
-            ``"combined"``, ``"cycled"``, ``"weighted"``, ``"counting_sampler"``, ``"generator"`` or ``"list"``.
+            ``"combined"``, ``"cycled"``, ``"weighted"``, ``"counting_sampler"``, ``"generator"`` or ``"batches"``.
         augment: Which random sources a sample is perturbed from: any of ``torch``, ``numpy``, ``python``, ``own``.
         save: Where `SaveAt` writes ``saved.ckpt``, as hook and number of the call (from 1); None to rely on
             `checkpoint`.
         checkpoint: Arguments of a ModelCheckpoint.
         kill_at: The batch (counted over all epochs, from 0) at whose beginning the run dies.
         kill_in: ``"signal"`` for SIGKILL, ``"exception"`` to raise `Killed`.
+        extra: More arguments of the Trainer.
     """
 
     loader: str = "plain"
@@ -49,7 +50,7 @@ class Setting:
     shuffle: bool = True
     augment: tuple[str, ...] = ()
     dropout: float = 0.2
-    samples: int = 26
+    samples: int = 28
     batch_size: int = 4
     epochs: int = 3
     max_steps: int = -1
@@ -68,7 +69,7 @@ class Setting:
     devices: int = 1
     exact: bool = True
     reload_consumed: bool = True
-    methods: tuple[str, ...] = ()
+    resume_from: str | None = None
     folder: str = ""
     seed: int = 7
     extra: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Setting:
     def from_json(cls, text: str) -> Setting:
         """The inverse of `to_json`."""
         values = json.loads(text)
-        for name in ("augment", "save", "methods"):
+        for name in ("augment", "save"):
             values[name] = tuple(values[name]) if values[name] is not None else None
         return cls(**values)
 
@@ -181,6 +182,18 @@ class CountingSampler(Sampler[int]):
         return iter(torch.randperm(self.size, generator=torch.Generator().manual_seed(self.round)).tolist())
 
 
+class Batches:
+    """A loader that is no DataLoader: any iterable will do for Lightning."""
+
+    def __init__(self, data: Samples, batch_size: int) -> None:
+        self.data, self.batch_size = data, batch_size
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(4))
+        for ids in order.split(self.batch_size):
+            yield self.data.x[ids], self.data.y[ids], ids
+
+
 def training_loader(setting: Setting) -> Any:
     """The loader a setting names."""
     size, workers = setting.samples, setting.workers
@@ -213,10 +226,8 @@ def training_loader(setting: Setting) -> Any:
         return DataLoader(data, sampler=CountingSampler(size), **common)
     if kind == "generator":
         return DataLoader(data, shuffle=True, generator=torch.Generator().manual_seed(2), **common)
-    if kind == "list":
-        return [data[n : n + 1] for n in range(0)] or [
-            (data.x[n : n + 4], data.y[n : n + 4], torch.arange(n, min(n + 4, size))) for n in range(0, size, 4)
-        ]
+    if kind == "batches":
+        return Batches(data, setting.batch_size)
     short = DataLoader(Samples(size // 2 + 1, setting.augment), shuffle=True, **common)
     mode = "max_size_cycle" if kind == "cycled" else "min_size"
     return CombinedLoader({"a": DataLoader(data, shuffle=True, **common), "b": short}, mode)
@@ -233,12 +244,10 @@ class Model(LightningModule):
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(setting.dropout), nn.Linear(8, 2)
         )
         self.accuracy = torchmetrics.Accuracy(task="multiclass", num_classes=2)
-        self.curves = torchmetrics.MetricCollection(
-            [torchmetrics.Precision("multiclass", num_classes=2, average="macro"), torchmetrics.Recall("multiclass", num_classes=2, average="macro")]
-        )
+        kind: dict[str, Any] = {"task": "multiclass", "num_classes": 2, "average": "macro"}
+        self.curves = torchmetrics.MetricCollection([torchmetrics.Precision(**kind), torchmetrics.Recall(**kind)])
         self.register_buffer("average", torch.zeros(8, 4))
         self.seen: list[tuple[int, list[int], float]] = []
-        self.outside: list[float] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         parts = list(batch.values()) if isinstance(batch, dict) else [batch]
@@ -290,7 +299,7 @@ class Model(LightningModule):
         return training_loader(self.setting)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(Samples(8, ()), batch_size=4) if self.setting.validation else []
+        return DataLoader(Samples(8, ()), batch_size=4)
 
 
 class Memory(Logger):
@@ -347,10 +356,6 @@ def callbacks_of(setting: Setting) -> list[Callback]:
     callbacks: list[Callback] = []
     if setting.exact:
         callbacks.append(ExactResume(reload_consumed=setting.reload_consumed))
-    for method in setting.methods:
-        import thunderstone
-
-        callbacks.append(thunderstone.create(method))
     if setting.stop_early:
         callbacks.append(EarlyStopping("val_loss", patience=1, mode="max"))
     if setting.save is not None:
@@ -365,7 +370,6 @@ def callbacks_of(setting: Setting) -> list[Callback]:
 def make(setting: Setting) -> tuple[Trainer, Model]:
     """A seeded Trainer and model."""
     seed_everything(setting.seed, verbose=False)
-    torch.use_deterministic_algorithms(True)
     model = Model(setting)
     trainer = Trainer(
         max_epochs=setting.epochs,
@@ -376,6 +380,7 @@ def make(setting: Setting) -> tuple[Trainer, Model]:
         accumulate_grad_batches=setting.accumulate,
         val_check_interval=setting.val_check_interval,
         limit_train_batches=setting.limit_train_batches,
+        limit_val_batches=1.0 if setting.validation else 0,
         reload_dataloaders_every_n_epochs=setting.reload_every,
         log_every_n_steps=1,
         logger=Memory(),
@@ -391,14 +396,13 @@ def make(setting: Setting) -> tuple[Trainer, Model]:
 
 def outcome(trainer: Trainer, model: Model) -> dict[str, Any]:
     """Everything that must be the same at the end, as tensors and primitives."""
+    scheduler = trainer.lr_scheduler_configs[0].scheduler.state_dict()
     return {
         "weights": {name: value.clone() for name, value in model.state_dict().items()},
         "optimizer": trainer.optimizers[0].state_dict()["state"],
-        "scheduler": {k: v for k, v in trainer.lr_scheduler_configs[0].scheduler.state_dict().items() if k != "_last_lr"}
-        if trainer.lr_scheduler_configs
-        else {},
+        "scheduler": {key: value for key, value in scheduler.items() if key != "_last_lr"},
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].tolist() + [int(np.random.get_state()[2])],
+        "numpy": [*np.random.get_state()[1].tolist(), int(np.random.get_state()[2])],
         "python": list(random.getstate()[1]),
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "progress": [trainer.global_step, trainer.current_epoch, trainer.fit_loop.epoch_loop._batches_that_stepped],
@@ -411,8 +415,7 @@ def main(setting_path: str, out: str) -> None:
     """Train as a process of its own."""
     setting = Setting.from_json(Path(setting_path).read_text())
     trainer, model = make(setting)
-    saved = setting.extra.get("ckpt_path") if setting.extra else None
-    trainer.fit(model, ckpt_path=saved)
+    trainer.fit(model, ckpt_path=setting.resume_from)
     torch.save(outcome(trainer, model), f"{out}.{trainer.global_rank}")
 
 
