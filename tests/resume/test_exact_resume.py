@@ -16,6 +16,7 @@ from interrupted_runs import differences, differences_after_resume, last_checkpo
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from resumable_program import Killed, Setting, make, outcome
 
 import thunderstone
@@ -215,16 +216,18 @@ class Terminate(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.filterwarnings("ignore:.*was called without a model")
 def test_sigterm_ends_at_a_point_from_which_it_goes_on_exactly(tmp_path: Path) -> None:
     setting = Setting(augment=("torch", "own"), accumulate=3)
     whole = run_to_the_end(setting, tmp_path / "whole")
     trainer, model = make(replace(setting, folder=str(tmp_path)))
     trainer.callbacks += [Terminate(), OnExceptionCheckpoint(tmp_path, "dying")]
-    with pytest.raises(BaseException, match=""):
+    with pytest.raises(SIGTERMException):
         trainer.fit(model)
     assert differences_after_resume(whole, resume(setting, tmp_path / "dying.ckpt")) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*was called without a model")
 def test_any_other_exception_is_told_about(tmp_path: Path) -> None:
     trainer, model = make(Setting(folder=str(tmp_path)))
     trainer.callbacks += [Fail(RuntimeError("no")), OnExceptionCheckpoint(tmp_path, "dying")]

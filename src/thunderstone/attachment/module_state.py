@@ -40,9 +40,28 @@ _MACHINERY = frozenset(vars(nn.Module())) - {"training", "_buffers"} | {
 }
 # Where classes come from whose objects hold no statistics: frameworks, and what other threads may be using.
 _NOT_STATISTICS = frozenset(
-    ("torch", "lightning", "pytorch_lightning", "numpy", "builtins", "transformers", "thunderstone")
-    + ("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "logging", "io", "_io")
-    + ("wandb", "tensorboard", "tensorboardX")
+    [
+        "torch",
+        "lightning",
+        "pytorch_lightning",
+        "numpy",
+        "builtins",
+        "transformers",
+        "thunderstone",
+        "wandb",
+        "tensorboard",
+        "tensorboardX",
+        "threading",
+        "_thread",
+        "queue",
+        "_queue",
+        "multiprocessing",
+        "concurrent",
+        "asyncio",
+        "logging",
+        "io",
+        "_io",
+    ]
 )
 _PRIMITIVES = (bool, int, float, complex, str, bytes, type(None))
 

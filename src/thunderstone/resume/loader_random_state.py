@@ -34,13 +34,16 @@ def set_held_states(loader: Any, states: dict[str, Any]) -> None:
 
 
 def sampler_numbers(loader: Any) -> dict[str, Any]:
-    """The plain numbers that samplers of a user's own class keep, by path: most often an epoch they count."""
+    """The plain numbers that samplers of a user's own class keep, by path: most often an epoch they count.
+
+    Of a known sampler that is its seed: Lightning gives a DistributedSampler the seed of the script.
+    """
     numbers = {}
     for name, part in holders(loader).items():
-        root = type(part).__module__.partition(".")[0]
-        if "sampler" in name and root not in ("torch", "lightning", "pytorch_lightning", "torchdata"):
+        if "sampler" in name:
+            known = type(part).__module__.partition(".")[0] in ("torch", "lightning", "pytorch_lightning", "torchdata")
             for key, value in getattr(part, "__dict__", {}).items():
-                if type(value) in (bool, int, float):
+                if type(value) in (bool, int, float) and (key == "seed" or not known):
                     numbers[f"{name}.{key}"] = value
     return numbers
 

@@ -43,7 +43,7 @@ def merged_rows(values: Tensor, known: Tensor, owner: Tensor, device: torch.devi
     # Lowest first: the owner, and for each owner itself before the others.
     claim = owner.long() * (replicas + 1) + torch.where(owner == rank, 0, 1 + rank)
     claim = torch.where(known, claim, nobody)
-    best = claim.to(device)
+    best = claim.to(device, copy=True)
     dist.all_reduce(best, op=dist.ReduceOp.MIN)
     best = best.cpu()
     known_anywhere = best < nobody

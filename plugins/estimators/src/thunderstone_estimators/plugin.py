@@ -1,0 +1,100 @@
+"""What this package declares. Light: neither torch nor Lightning is imported here."""
+
+from thunderstone import Reference, StrategySpec, hookimpl
+
+_CONTROL_VARIATES = Reference(
+    "Sliced Wasserstein Estimation with Control Variates",
+    "Nguyen, Ho",
+    2023,
+    "https://arxiv.org/abs/2305.00402",
+)
+_HARMONICS = Reference(
+    "Sliced-Wasserstein Estimation with Spherical Harmonics as Control Variates",
+    "Leluc, Dieuleveut, Portier, Segers, Zhuman",
+    2024,
+    "https://arxiv.org/abs/2402.01493",
+)
+_REINFORCE = Reference(
+    "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
+    "Williams",
+    1992,
+    "https://doi.org/10.1007/BF00992696",
+)
+_LEAVE_ONE_OUT = Reference(
+    "Buy 4 REINFORCE Samples, Get a Baseline for Free!",
+    "Kool, van Hoof, Welling",
+    2019,
+    "https://openreview.net/forum?id=r1lgTGL5DE",
+)
+_VAR_GRAD = Reference(
+    "VarGrad: A Low-Variance Gradient Estimator for Variational Inference",
+    "Richter, Boustati, Nüsken, Ruiz, Akyildiz",
+    2020,
+    "https://arxiv.org/abs/2010.10436",
+)
+_NVIL = Reference(
+    "Neural Variational Inference and Learning in Belief Networks",
+    "Mnih, Gregor",
+    2014,
+    "https://arxiv.org/abs/1402.0030",
+)
+_MUPROP = Reference(
+    "MuProp: Unbiased Backpropagation for Stochastic Neural Networks",
+    "Gu, Levine, Sutskever, Mnih",
+    2016,
+    "https://arxiv.org/abs/1511.05176",
+)
+_REBAR = Reference(
+    "REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models",
+    "Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein",
+    2017,
+    "https://arxiv.org/abs/1703.07370",
+)
+_RELAX = Reference(
+    "Backpropagation through the Void: Optimizing control variates for black-box gradient estimation",
+    "Grathwohl, Choi, Wu, Roeder, Duvenaud",
+    2018,
+    "https://arxiv.org/abs/1711.00123",
+)
+_ARM = Reference(
+    "ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks",
+    "Yin, Zhou",
+    2019,
+    "https://arxiv.org/abs/1807.11143",
+)
+_DISARM = Reference(
+    "DisARM: An Antithetic Gradient Estimator for Binary Latent Variables",
+    "Dong, Mnih, Tucker",
+    2020,
+    "https://arxiv.org/abs/2006.10680",
+)
+
+
+def _score(name: str, cls: str, summary: str, reference: Reference) -> StrategySpec:
+    target = f"thunderstone_estimators.score_function:{cls}"
+    return StrategySpec("estimators.score_function", name, target, summary, reference)
+
+
+def _variate(name: str, summary: str, reference: Reference | None) -> StrategySpec:
+    target = f"thunderstone_estimators.sliced_wasserstein.variates:{name}"
+    return StrategySpec("estimators.control_variate", name, target, summary, reference)
+
+
+@hookimpl
+def thunderstone_strategies() -> list[StrategySpec]:
+    """Control variates of sliced Wasserstein, and score-function gradients."""
+    return [
+        _variate("lower", "(theta . delta)^2 of the means: a lower bound of W2^2", _CONTROL_VARIATES),
+        _variate("upper", "The lower bound plus both projected variances: an upper bound of W2^2", _CONTROL_VARIATES),
+        _variate("gaussian", "W2^2 of the Gaussians with the projected moments", None),
+        _variate("harmonic", "Even spherical harmonics, as many as half the draws can fit", _HARMONICS),
+        _score("reinforce", "Reinforce", "f times the score; any distribution", _REINFORCE),
+        _score("leave_one_out", "LeaveOneOut", "The mean of the other draws is each draw's baseline", _LEAVE_ONE_OUT),
+        _score("vargrad", "VarGrad", "Gradient of half the variance of the log ratio over draws", _VAR_GRAD),
+        _score("nvil", "NVIL", "A running mean and a learned baseline", _NVIL),
+        _score("muprop", "MuProp", "The Taylor expansion of f around the mean for a control variate", _MUPROP),
+        _score("rebar", "REBAR", "The relaxed f for a control variate; Bernoulli", _REBAR),
+        _score("relax", "RELAX", "A learned control variate on the relaxed draw; Bernoulli", _RELAX),
+        _score("arm", "ARM", "Antithetic pairs weighted by their uniform; Bernoulli", _ARM),
+        _score("disarm", "DisARM", "Antithetic pairs with the uniform integrated out; Bernoulli", _DISARM),
+    ]
