@@ -10,7 +10,6 @@ Without a word both, one after the other. Tables are Markdown.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 from multiprocessing import get_context
@@ -64,9 +63,15 @@ def _peak(library: str, setting: tuple[int, int, int, int, bool], queue: object)
     small = problem(64, 64, setting[2], 2 * CHUNK, setting[4])
     parts = problem(*setting)
     call(library, small, True)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water()
     call(library, parts, True)
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    queue.put(_high_water() - before)
+
+
+def _high_water() -> float:
+    """MiB of the most this process has held. Linux; `getrusage` would inherit the parent's."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def peak_memory(library: str, setting: tuple[int, int, int, int, bool]) -> float:

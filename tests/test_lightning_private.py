@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from thunderstone.lightning_private import logging_step
+from thunderstone.lightning_private import (
+    RunningHook,
+    epoch_results,
+    iterate_over,
+    load_loop_progress,
+    logging_step,
+    loop_progress,
+    make_idle,
+    mode_iterator,
+    monitoring_callbacks,
+    new_result,
+    result_arguments,
+    running_hook,
+    watch_train_loader,
+)
 
 pytestmark = pytest.mark.private_api
 
@@ -111,3 +128,133 @@ def test_logging_step_after_a_resume(tmp_path: Path) -> None:
     _trainer(tmp_path, logger, max_epochs=3).fit(module, ckpt_path=tmp_path / "last.ckpt")
     assert module.noted["in_batch"] == [10, 11, 12, 13, 14]
     assert {key: logger.steps[key] for key in module.noted} == module.noted
+
+
+class Asking(Callback):
+    """Notes which hook it is called in, as `running_hook` sees it from a function further down the stack."""
+
+    def __init__(self) -> None:
+        self.seen: list[RunningHook | None] = []
+
+    def ask(self) -> None:
+        self.seen.append(running_hook())
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        if arguments[-1] == 0:
+            self.ask()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ask()
+
+
+class Monitoring(Asking, Checkpoint):
+    """Is one of those that Lightning calls last at the end of an epoch."""
+
+
+def test_running_hook_knows_who_is_still_to_be_called(tmp_path: Path) -> None:
+    first, second, last = Asking(), Asking(), Monitoring()
+    module = Logging(True)
+    trainer = _trainer(tmp_path, Kept(), max_epochs=1)
+    trainer.callbacks += [first, second, last]
+    trainer.fit(module)
+    batch_end, epoch_end = first.seen
+    assert batch_end is not None
+    assert epoch_end is not None
+    assert batch_end.name == "on_train_batch_end"
+    assert (len(batch_end.arguments), batch_end.arguments[-1]) == (3, 0)
+    assert [one for one in batch_end.pending if isinstance(one, Asking)] == [second, last]
+    assert (batch_end.in_module, batch_end.monitoring) == (False, None)
+    assert [one for one in epoch_end.pending if isinstance(one, Asking)] == [second]
+    assert epoch_end.monitoring is False
+    assert last.seen[-1] is not None
+    assert (last.seen[-1].pending, last.seen[-1].monitoring) == ((), True)
+    assert monitoring_callbacks(trainer) == [last]
+    assert running_hook() is None
+
+
+def test_running_hook_in_the_module(tmp_path: Path) -> None:
+    class Asks(Logging):
+        hooks: ClassVar[list[RunningHook | None]] = []
+
+        def on_train_epoch_end(self) -> None:
+            self.hooks.append(running_hook())
+
+    _trainer(tmp_path, Kept(), max_epochs=1).fit(Asks(True))
+    (hook,) = Asks.hooks
+    assert hook is not None
+    assert (hook.name, hook.in_module, hook.pending) == ("on_train_epoch_end", True, ())
+
+
+def test_loop_progress_is_all_that_lightning_saves_of_its_counters(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, Kept(), max_epochs=2)
+    trainer.fit(Logging(True))
+    saved = {key: value for key, value in trainer.fit_loop.state_dict().items() if not key.endswith("state_dict")}
+
+    def flat(state: dict[str, Any], loop: Any, prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in state.items():
+            inner = getattr(loop, key)
+            found |= flat(value, inner, f"{prefix}{key}.") if isinstance(inner, _Loop) else {f"{prefix}{key}": value}
+        return found
+
+    progress = loop_progress(trainer)
+    assert flat(progress, trainer.fit_loop) == saved
+    fresh = _trainer(tmp_path, Kept(), max_epochs=2)
+    fresh.fit_loop.restarting = True
+    load_loop_progress(fresh, progress)
+    assert loop_progress(fresh) == progress
+    assert not fresh.fit_loop.restarting
+    assert not fresh.fit_loop.epoch_loop.val_loop.restarting
+    assert (fresh.current_epoch, fresh.global_step) == (2, 10)
+
+
+def test_the_training_loader_is_watched_before_its_first_iterator(tmp_path: Path) -> None:
+    trainer, module, events = _trainer(tmp_path, Kept(), max_epochs=1), Logging(True), []
+    asked = module.train_dataloader
+    module.train_dataloader = lambda: events.append("asked") or asked()  # type: ignore[func-returns-value]
+    undo = watch_train_loader(
+        trainer,
+        lambda: events.append("requested"),
+        lambda loader: events.append("ready" if mode_iterator(loader) is None else "too late"),
+    )
+    before = set(vars(trainer.fit_loop)) - {"setup_data", "_load_combined_loader_states"}
+    trainer.fit(module)
+    assert events[:3] == ["requested", "asked", "ready"]
+    assert events.count("ready") == 1
+    undo()
+    assert set(vars(trainer.fit_loop)) == before
+
+
+def test_an_idle_loader_is_at_its_end_and_has_its_length() -> None:
+    loader = CombinedLoader({"a": [1, 2], "b": [1, 2, 3]}, "max_size_cycle")
+    make_idle(loader)
+    assert len(loader) == 3
+    with pytest.raises(StopIteration):
+        next(loader)
+
+
+def test_iterating_over_stand_ins_leaves_the_loader_as_it_was() -> None:
+    loader = CombinedLoader([[1, 2], [3, 4]], "min_size")
+    iterator = iterate_over(loader, [[5, 6], [7, 8]], lambda: iter(loader))
+    assert loader.flattened == [[1, 2], [3, 4]]
+    assert next(loader) == ([5, 7], 0, 0)
+    assert iterator._idx == 1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"reduce_fx": "max"}, {"reduce_fx": sum}, {"sync_dist": True}])
+def test_a_new_result_passes_for_the_one_self_log_made(arguments: dict[str, Any], tmp_path: Path) -> None:
+    class Logs(Logging):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            self.log("value", batch_idx, on_step=True, on_epoch=True, batch_size=1, **arguments)
+            return self.layer(batch).mean()
+
+    trainer = _trainer(tmp_path, Kept(), max_epochs=1)
+    trainer.fit(Logs(True))
+    result = epoch_results(trainer)["training_step.value"]
+    plain = result_arguments(result)
+    assert plain is not None
+    again = new_result(trainer, plain)
+    # Lightning refuses a second log of a name whose metadata is not equal.
+    assert again.meta == result.meta
+    assert again.metric_state.keys() == result.metric_state.keys()
+    assert result_arguments(again) == plain

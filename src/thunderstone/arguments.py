@@ -65,3 +65,17 @@ def one_of(method: str, argument: str, value: object, known: Iterable[str]) -> s
     if not isinstance(value, str) or value not in names:
         raise ArgumentError(method, argument, value, "there is no such choice", suggestion(str(value), names))
     return value
+
+
+def captured(method: str, output: object, call: object) -> None:
+    """Check the two arguments of methods that capture an output: which module's, and which of its calls.
+
+    Raises:
+        ArgumentError: `output` is neither a name nor None, or `call` is neither a whole number nor None.
+    """
+    if output is not None and not isinstance(output, str):
+        hint = "name a submodule, or leave it out for the module's own forward"
+        raise ArgumentError(method, "output", output, f"it must be a name, not {type(output).__name__}", hint)
+    if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
+        hint = "0 is the first call of a step, -1 the last"
+        raise ArgumentError(method, "call", call, f"it must be a whole number, not {type(call).__name__}", hint)

@@ -105,8 +105,8 @@ def held() -> Iterator[Callable[[], int]]:
     gc.freeze()  # what is there already is no longer listed
 
     def count() -> int:
-        # By type: some objects warn when they are asked for their class.
-        tensors = [item for item in gc.get_objects() if issubclass(type(item), Tensor)]
+        # By type: some objects warn when they are asked for their class, and a compiler's fake tensors have no storage.
+        tensors = [item for item in gc.get_objects() if type(item) in (Tensor, nn.Parameter)]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     yield count

@@ -168,6 +168,27 @@ def test_an_unknown_submodule_gets_the_nearest_name() -> None:
         fit(net(), Penalty(output="haed"))
 
 
+@pytest.mark.parametrize("bad", [{"output": 3}, {"call": "first"}, {"call": True}, {"call": 1.0}], ids=str)
+def test_an_output_and_a_call_of_another_type(bad: dict[str, Any]) -> None:
+    (name,) = bad
+    with pytest.raises(ArgumentError, match=f"Penalty: {name}="):
+        fit(net(), Penalty(**bad))
+
+
+def test_a_graph_compiled_before_there_was_a_hook() -> None:
+    """Compiled code does not look for hooks that came later; the module's name is right, and the message says why."""
+    torch.compiler.reset()
+    module = net()
+    compiled = torch.compile(module, backend="eager")
+    fit(compiled)
+    with pytest.raises(StepError, match=r"submodule 'head' is called in training_step.*torch\.compiler\.reset"):
+        fit(compiled, Penalty(output="head"))
+    torch.compiler.reset()
+    method = Penalty(output="head")
+    fit(compiled, method)
+    assert len(method.outputs) == 6
+
+
 @pytest.mark.parametrize("output", [None, ":nothing"])
 def test_an_output_that_is_no_tensor_names_its_entries(output: str | None) -> None:
     with pytest.raises(StepError, match=r"entries hidden, logits.*output=':hidden'"):

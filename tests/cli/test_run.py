@@ -131,7 +131,7 @@ def test_workers_that_lightning_starts_have_the_methods_too(marked_shell, script
     ("given", "option", "message"),
     [
         ("Stateful(amount=1.0)", "stateful", "more than one stateful callback"),
-        ("Mark(steps=1)", "mark:steps=2", "both own the marker"),
+        ("Mark(steps=1)", "mark:steps=2", "both own the place in a checkpoint"),
     ],
 )
 def test_a_method_the_script_passes_itself_is_not_attached_twice(marked_shell, script, given, option, message):

@@ -76,9 +76,10 @@ def test_the_table_fits_a_narrow_terminal_and_agrees_with_its_markdown():
     for text in (shown, markdown(summaries)):
         flat = " ".join(text.split())
         assert "40% of them with a wrong label" in flat
-        assert "SAM with rho=0.5, ASAM with rho=2.5" in flat
+        assert "over 2 seeds; SAM with rho=0.5. Sharpness" in flat
         assert "Mean ± standard deviation over 2 seeds" in flat
     assert "One seed" in markdown(summarise(RESULTS[:2]))
+    assert "rho" not in markdown(summarise(RESULTS[:1]))
 
 
 def test_the_csv_file_holds_every_run(tmp_path):

@@ -216,7 +216,7 @@ class Terminate(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.filterwarnings("ignore:.*was called without a model")
+@pytest.mark.filterwarnings("ignore:.*was called without a model", "ignore:.*there is no last checkpoint available")
 def test_sigterm_ends_at_a_point_from_which_it_goes_on_exactly(tmp_path: Path) -> None:
     setting = Setting(augment=("torch", "own"), accumulate=3)
     whole = run_to_the_end(setting, tmp_path / "whole")
@@ -227,7 +227,7 @@ def test_sigterm_ends_at_a_point_from_which_it_goes_on_exactly(tmp_path: Path) -
     assert differences_after_resume(whole, resume(setting, tmp_path / "dying.ckpt")) == []
 
 
-@pytest.mark.filterwarnings("ignore:.*was called without a model")
+@pytest.mark.filterwarnings("ignore:.*was called without a model", "ignore:.*there is no last checkpoint available")
 def test_any_other_exception_is_told_about(tmp_path: Path) -> None:
     trainer, model = make(Setting(folder=str(tmp_path)))
     trainer.callbacks += [Fail(RuntimeError("no")), OnExceptionCheckpoint(tmp_path, "dying")]

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import SumMetric
 
 from thunderstone import ArgumentError, StepError
 from thunderstone_sharpness import MESA
@@ -119,7 +120,84 @@ def test_nothing_averaged_yet() -> None:
         MESA().average  # noqa: B018
 
 
-@pytest.mark.parametrize("bad", [{"weight": -1}, {"decay": 1.0}, {"decay": -0.1}, {"temperature": 0}], ids=str)
+class Talkative(LightningModule):
+    """A forward that leaves traces of every kind, some of them in tensors its own graph needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("steps", torch.zeros(()))
+        self.scale = torch.ones(3)
+        self.sizes: list[int] = []
+        self.count = 0
+        self.total = SumMetric()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.layer(x + 0.1 * torch.randn_like(x)) * self.scale
+        self.scale = 0.9 * self.scale + 0.1 * logits.detach().mean(0)
+        self.steps += 1
+        self.sizes.append(len(x))
+        self.count += 1
+        self.total.update(len(x))
+        self.log("mean", logits.detach().mean(), on_step=False, on_epoch=True, reduce_fx="sum")
+        return logits
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_further_pass_leaves_no_trace(fit, weights, dataset) -> None:
+    """With a weight too small to matter, everything is as if there had been one pass."""
+    plain, attached = Talkative(), Talkative()
+    for module, methods in ((plain, ()), (attached, (MESA(1e-30, 0.9, start_epoch=0),))):
+        torch.manual_seed(1)
+        fit(module, *methods, data=dataset(), max_epochs=2)
+    assert torch.equal(weights(attached), weights(plain))
+    assert (attached.sizes, attached.count, attached.steps) == (plain.sizes, plain.count, plain.steps)
+    assert attached.total.compute() == plain.total.compute() == 48
+    assert torch.equal(attached.scale, plain.scale)
+    assert torch.equal(attached.trainer.callback_metrics["mean"], plain.trainer.callback_metrics["mean"])
+
+
+def test_a_slow_average_moves_in_half_precision(classifier, fit) -> None:
+    """bfloat16 has eight bits: 0.9998 of it plus 0.0002 of something near is what it was before."""
+    method = MESA(decay=0.9998, start_epoch=0)
+    start = {name: value.clone() for name, value in classifier().bfloat16().state_dict().items()}
+    module = fit(classifier(), method, precision="bf16-true", max_epochs=3)
+    average = method.average
+    assert {value.dtype for value in average.values()} == {torch.float32}
+    assert all(not torch.equal(average[name], value.float()) for name, value in start.items())
+    module.load_state_dict(average)
+
+
+class Filtered(Normalised):
+    """Leaves the frozen half out of its checkpoints."""
+
+    def state_dict(self, *arguments: object, **keywords: object) -> dict[str, Tensor]:
+        everything = super().state_dict(*arguments, **keywords)
+        return {name: value for name, value in everything.items() if not name.startswith("norm")}
+
+
+def test_what_a_module_leaves_out_of_checkpoints_is_averaged_too(fit) -> None:
+    method = MESA(start_epoch=0, decay=0.5, output="norm", class_dim=1)
+    module = fit(Filtered(), method, data=TensorDataset(torch.randint(0, 9, (16,))))
+    assert method.average.keys() == {name for name, _ in _named(module)}
+    assert not torch.equal(method.average["norm.running_mean"], module.norm.running_mean)
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"class_dim": 0}, {"class_dim": 1.5}, {"weight": -1}, {"decay": 1.0}, {"decay": -0.1}, {"temperature": 0}],
+    ids=str,
+)
 def test_bad_arguments(bad) -> None:
     (name,) = bad
     with pytest.raises(ArgumentError, match=f"MESA: {name}="):

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from thunderstone import ArgumentError, LossStep, StepError, UnsupportedSettingError, hookimpl
-from thunderstone_sharpness import SAF, SAM
+from thunderstone_sharpness import MESA, SAF, SAM
 from thunderstone_sharpness.consistency import trajectory_loss
 from thunderstone_sharpness.logits_memory import LogitsMemory
 
@@ -141,11 +143,123 @@ def test_huge_logits_stay_finite_in_half_precision() -> None:
     assert memory.read(torch.tensor([0]), 1)[1].tolist() == [[65504.0, -65504.0]]
 
 
-def test_the_size_is_announced_before_the_first_update(classifier, fit, caplog) -> None:
+def test_logits_that_overflowed_are_no_past() -> None:
+    memory = LogitsMemory(1, torch.float16, torch.device("cpu"))
+    memory.allocate(4, (2,))
+    broken = torch.tensor([[1.0, 2.0], [math.nan, 2.0], [3.0, -math.inf]])
+    memory.write(torch.tensor([2, 0, 1]), 0, broken)
+    known, past = memory.read(torch.arange(4), 1)
+    assert known.tolist() == [2]
+    assert past.tolist() == [[1.0, 2.0]]
+
+
+def test_the_memory_grows_with_the_dataset_and_can_be_forgotten() -> None:
+    memory = LogitsMemory(1, torch.float32, torch.device("cpu"))
+    memory.allocate(1, (2,))
+    for index in range(9):
+        memory.write(torch.tensor([index]), 0, torch.full((1, 2), float(index)))
+    known, past = memory.read(torch.arange(40), 1)
+    assert known.tolist() == list(range(9))
+    assert past[:, 0].tolist() == list(range(9))
+    memory.forget()
+    assert memory.read(torch.arange(9), 1)[0].numel() == 0
+
+
+def test_the_size_is_announced_with_the_first_batch(classifier, fit, caplog) -> None:
+    """Long before the penalty begins, so that a memory that is too large does not end a run in its sixth epoch."""
     with caplog.at_level("INFO"):
-        fit(classifier(), SAF(start_epoch=1, epochs_back=1), max_epochs=1)
+        method = SAF()
+        fit(classifier(), method, max_epochs=1, limit_train_batches=1)
     said = [record.message for record in caplog.records if "SAF remembers" in record.message]
-    assert said == ["SAF remembers 24 samples x 3 logits x 2 epochs in float16: 0.0 MiB on cpu in every process."]
+    assert said == ["SAF remembers 24 samples x 3 logits x 4 epochs in float16: 0.0 MiB on cpu in every process."]
+    kept = method.state_dict()
+    # 24 x 3 x 4 numbers of two bytes; when each was written, in four; who wrote it, in four.
+    assert sum(tensor.nbytes for tensor in kept.values()) == 24 * 3 * 4 * 2 + 24 * 4 * 4 + 24 * 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_overflow_leaves_no_trace_in_later_epochs(classifier, fit, weights, accumulate) -> None:
+    """The scale is far too large: the first updates are skipped, and training goes on with finite weights."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    settings = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)], "accumulate_grad_batches": accumulate}
+    start = weights(classifier())
+    saf, mesa = SAF(start_epoch=1, epochs_back=1), MESA(start_epoch=1, decay=0.9)
+    trained = weights(fit(classifier(), saf, mesa, max_epochs=20, **settings))
+    assert scaler.get_scale() < 2.0**40
+    assert trained.isfinite().all()
+    assert not torch.equal(trained, start)
+    assert all(value.isfinite().all() for value in mesa.average.values())
+
+
+def test_a_second_fit_begins_with_no_past(classifier, fit, weights) -> None:
+    method = SAF(start_epoch=1, epochs_back=1, weight=2.0)
+    first = weights(fit(classifier(), method, max_epochs=3))
+    assert torch.equal(weights(fit(classifier(), method, max_epochs=3)), first)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_memory_survives_a_checkpoint(classifier, fit, weights, tmp_path) -> None:
+    settings = {"start_epoch": 1, "epochs_back": 1, "weight": 2.0}
+    whole = SAF(**settings)
+    straight = weights(fit(classifier(), whole, max_epochs=4))
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    fit(classifier(), SAF(**settings), saving, max_epochs=2, enable_checkpointing=True)
+    again = SAF(**settings)
+    resume = {"max_epochs": 4, "enable_checkpointing": True, "ckpt_path": tmp_path / "last.ckpt"}
+    resumed = fit(classifier(), again, ModelCheckpoint(tmp_path, save_last=True), **resume)
+    assert torch.equal(weights(resumed), straight)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+class Unsized(Dataset[Any]):
+    """Tells no length: whoever draws from it knows."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.full((4,), index / 10), index % 3
+
+
+def test_a_dataset_that_tells_no_length(classifier, fit) -> None:
+    method = SAF(start_epoch=1, epochs_back=1)
+    fit(classifier(), method, data=DataLoader(Unsized(), batch_sampler=[[0, 1], [7, 3], [2, 5]]), max_epochs=3)
+    assert (method.state_dict()["written"][0] == 2).nonzero().flatten().tolist() == [0, 1, 2, 3, 5, 7]
+
+
+def test_a_dataset_shorter_than_a_batch(classifier, fit, weights) -> None:
+    short = TensorDataset(torch.randn(3, 4), torch.tensor([0, 1, 2]))
+    method = SAF(start_epoch=1, epochs_back=1, weight=2.0)
+    fit(classifier(), method, data=short, max_epochs=3)
+    assert method.state_dict()["written"].tolist() == [[2, 2, 2], [1, 1, 1]]
+    # With drop_last there is no batch at all; Lightning says so and trains nothing.
+    with pytest.warns(UserWarning, match="length of .* is zero"):
+        untouched = fit(classifier(), method, data=DataLoader(short, batch_size=8, drop_last=True), max_epochs=2)
+    assert torch.equal(weights(untouched), weights(classifier()))
+
+
+class Single(LightningModule):
+    """A binary classifier with one logit, with or without a dimension for it."""
+
+    def __init__(self, squeezed: bool) -> None:
+        super().__init__()
+        self.net, self.squeezed = nn.Linear(4, 1), squeezed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).squeeze(-1) if self.squeezed else self.net(x)
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return self(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("method", [SAF(start_epoch=0), MESA(start_epoch=0)])
+@pytest.mark.parametrize(
+    ("squeezed", "message"), [(False, r"shape \(8, 1\), a single class"), (True, r"shape \(8,\), and class_dim=-1")]
+)
+def test_one_logit_is_no_distribution(fit, method, squeezed, message) -> None:
+    """Its softmax is 1, or runs over the batch: either would switch the method off without a word."""
+    with pytest.raises(StepError, match=f"{type(method).__name__}: the captured output has {message}"):
+        fit(Single(squeezed), method)
 
 
 def test_with_sam_both_passes_see_the_same_past(classifier, fit, weights) -> None:
@@ -232,6 +346,7 @@ def test_an_output_that_is_not_a_batch(fit) -> None:
         {"epochs_back": 1.5},
         {"start_epoch": -1},
         {"class_dim": 0},
+        {"class_dim": "last"},
         {"dtype": "float8"},
         {"storage": "disk"},
     ],

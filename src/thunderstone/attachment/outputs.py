@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from thunderstone.arguments import captured
 from thunderstone.errors import ArgumentError, StepError, suggestion
 
 
@@ -40,12 +41,7 @@ class OutputCapture:
     """
 
     def __init__(self, method: str, output: str | None, call: int | None = None) -> None:
-        if output is not None and not isinstance(output, str):
-            hint = "name a submodule, or leave it out for the module's own forward"
-            raise ArgumentError(method, "output", output, f"it must be a name, not {type(output).__name__}", hint)
-        if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
-            hint = "0 is the first call of a step, -1 the last"
-            raise ArgumentError(method, "call", call, f"it must be a whole number, not {type(call).__name__}", hint)
+        captured(method, output, call)
         self.method = method
         self.output = output
         self.call = call

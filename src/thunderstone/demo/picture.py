@@ -26,7 +26,8 @@ def draw(results: Sequence[Result], path: Path) -> None:
     grid = figure.add_gridspec(
         2, 6, left=0.06, right=0.985, top=0.795, bottom=0.09, hspace=0.52, wspace=1.3, height_ratios=(1.25, 1)
     )
-    figure.text(0.02, 0.975, "One network, three ways to train it", size=16, weight="bold", color=_INK, va="top")
+    ways = ("one way", "two ways", "three ways", "four ways")[len(_settings(results)) - 1]
+    figure.text(0.02, 0.975, f"One network, {ways} to train it", size=16, weight="bold", color=_INK, va="top")
     figure.text(0.02, 0.925, _subtitle(results), size=10, color=_MUTED, va="top", linespacing=1.4)
     test, memorised = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
     _curves(test, results, lambda result: result.test_accuracy)
@@ -137,11 +138,11 @@ def _settings(results: Sequence[Result]) -> list[str]:
 
 def _subtitle(results: Sequence[Result]) -> str:
     seeds = len({result.seed for result in results})
+    methods = methods_in_words(_settings(results))
+    data = f"{EXAMPLES} training images of scikit-learn's digits, {WRONG:.0%} of them with a wrong label"
     shown = "lines and bars are means, bands the spread, dots single runs" if seeds > 1 else "so no spread is shown"
-    return (
-        f"{EXAMPLES} training images of scikit-learn's digits, {WRONG:.0%} of them with a wrong label; "
-        f"{methods_in_words()}.\n{seeds} seed{'s' if seeds > 1 else ''}: {shown}."
-    )
+    line = f"{data}; {methods}." if methods else f"{data}."
+    return f"{line}\n{seeds} seed{'s' if seeds > 1 else ''}: {shown}."
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

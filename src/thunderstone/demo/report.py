@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -40,21 +40,22 @@ def caption(summaries: Sequence[Summary]) -> str:
     """What the table's figures are: data, spread, measures."""
     count = max(len(summary.seeds) for summary in summaries)
     over = f"Mean ± standard deviation over {count} seeds" if count > 1 else "One seed, so no spread"
+    if methods := methods_in_words([summary.setting for summary in summaries]):
+        over += f"; {methods}"
     return (
         f"One convolutional network with batch normalisation, trained on {EXAMPLES} images of scikit-learn's digits, "
-        f"{WRONG:.0%} of them with a wrong label, and tested on all others after the last epoch. {over}; "
-        f"{methods_in_words()}. Sharpness is that of the training loss: the largest eigenvalue of its Hessian, and its "
-        f"mean rise (nats) one step of length {RADIUS} along the gradient away. The time of a step is a median, "
-        "against the plain one of the same seed."
+        f"{WRONG:.0%} of them with a wrong label, and tested on all others after the last epoch. {over}. Sharpness is "
+        "that of the training loss: the largest eigenvalue of its Hessian, and its mean rise (nats) one step of length "
+        f"{RADIUS} along the gradient away. The time of a step is a median, against the plain one of the same seed."
     )
 
 
-def methods_in_words() -> str:
-    """The methods with their arguments, e.g. ``SAM with rho=0.5, ASAM with rho=2.5``."""
+def methods_in_words(labels: Container[str]) -> str:
+    """The methods among `labels` with their arguments, e.g. ``SAM with rho=0.5, ASAM with rho=2.5``."""
     return ", ".join(
         f"{setting.label} with {' and '.join(f'{name}={value}' for name, value in setting.arguments.items())}"
         for setting in SETTINGS
-        if setting.arguments
+        if setting.arguments and setting.label in labels
     )
 
 

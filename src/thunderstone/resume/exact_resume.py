@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from thunderstone import lightning_private
+from thunderstone.arguments import flag
 from thunderstone.attachment.method import Method
 from thunderstone.random_state import RandomState
 from thunderstone.resume import place as points
@@ -22,6 +23,7 @@ from thunderstone.resume.ranks import gather_on_rank_zero
 from thunderstone.resume.recorder import LoaderRecorder
 
 _VERSION = 1
+_STATE_KEY = f"{__name__}.ExactResume"
 
 
 class ExactResume(Method):
@@ -36,13 +38,17 @@ class ExactResume(Method):
         enabled: False leaves it all out, as if the method were not there.
         reload_consumed: Let the workers of a loader load again what had been consumed of the epoch, so that the random
             numbers they draw go on where they were. False is faster, and exact only where the dataset draws none.
+
+    Raises:
+        ArgumentError: An argument is not True or False.
     """
 
     name: ClassVar[str] = "resume"
 
     def __init__(self, enabled: bool = True, reload_consumed: bool = True) -> None:
-        self.enabled = enabled
-        self.reload_consumed = reload_consumed
+        self.enabled = flag("ExactResume", "enabled", enabled, "pass enabled=False to leave it out")
+        hint = "pass reload_consumed=False where the dataset draws no random numbers"
+        self.reload_consumed = flag("ExactResume", "reload_consumed", reload_consumed, hint)
         self._recorder: LoaderRecorder | None = None
         self._trainer: weakref.ref[Trainer] | None = None
         self._loaded: dict[str, Any] | None = None
@@ -53,6 +59,11 @@ class ExactResume(Method):
     def continued(self) -> bool:
         """Whether this fit goes on from the very place in the data at which a checkpoint was written."""
         return self._continued
+
+    @property
+    def state_key(self) -> str:
+        # Lightning asks for it in every hook of every step, and it never changes.
+        return _STATE_KEY
 
     def __getstate__(self) -> dict[str, Any]:
         arguments = self.arguments

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from thunderstone import GradientStep, LossStep, Method, UpdatePlan, hookimpl
-from thunderstone.arguments import finite
+from thunderstone.arguments import captured, finite
 from thunderstone_sharpness.perturbations import l2
 
 
@@ -70,9 +70,10 @@ class IGNITE(Method):
         self.r = finite("IGNITE", "r", r, "the paper uses 0.05", above=0)
         self.eta = finite("IGNITE", "eta", eta, "the paper uses 0.001", minimum=0)
         self.epsilon = finite("IGNITE", "epsilon", epsilon, "the paper uses 0.001", minimum=0)
+        captured("IGNITE", output, call)
         self.output = output
         self.call = call
-        self._current = torch.tensor(self.multiplier, dtype=torch.float64)
+        self._current: Tensor | None = None
         self._loaded = False
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +97,7 @@ class IGNITE(Method):
     @hookimpl
     def transform_gradients(self, step: GradientStep) -> None:
         """Add the gradient of the sharpness of the mean output, and move the multiplier."""
-        if self.rho == 0:
+        if self.rho == 0 or self._current is None:
             return
         here = step.recompute(objective=self._mean_output)
         present = [g for g in here if g is not None]
@@ -124,10 +125,10 @@ class IGNITE(Method):
         return output.to(torch.promote_types(output.dtype, torch.float32)).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """The multiplier."""
-        return {"multiplier": self._current}
+        """The multiplier, once training has begun."""
+        return {} if self._current is None else {"multiplier": self._current}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved multiplier."""
-        self._current = state_dict["multiplier"]
-        self._loaded = True
+        self._current = state_dict.get("multiplier")
+        self._loaded = self._current is not None

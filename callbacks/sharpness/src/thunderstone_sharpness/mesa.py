@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from thunderstone import LossStep, Method, StepError, UpdateStep, hookimpl
-from thunderstone.arguments import finite, whole
+from thunderstone.arguments import captured, finite, whole
 from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
 from thunderstone_sharpness.further_pass import without_trace
 from thunderstone_sharpness.replicas import broadcast_from_first, exchange_device
@@ -60,6 +60,7 @@ class MESA(Method):
         self.decay = finite("MESA", "decay", decay, "use 0.9 to 0.9998", minimum=0, maximum=1 - 1e-12)
         self.temperature = finite("MESA", "temperature", temperature, "the paper uses 5", above=0)
         self.start_epoch = whole("MESA", "start_epoch", start_epoch, "the paper uses 5; 0 starts at once", minimum=0)
+        captured("MESA", output, call)
         self.output = output
         self.call = call
         self.class_dim = class_dimension("MESA", class_dim)

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from thunderstone import DataView, LossStep, Method, StepError, hookimpl
-from thunderstone.arguments import finite, one_of, whole
+from thunderstone.arguments import captured, finite, one_of, whole
 from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
 from thunderstone_sharpness.logits_memory import LogitsMemory
 from thunderstone_sharpness.replicas import exchange_device
@@ -63,6 +63,7 @@ class SAF(Method):
         self.temperature = finite("SAF", "temperature", temperature, "the paper uses 5", above=0)
         self.epochs_back = whole("SAF", "epochs_back", epochs_back, "the paper uses 3")
         self.start_epoch = whole("SAF", "start_epoch", start_epoch, "the paper uses 5; 0 starts at once", minimum=0)
+        captured("SAF", output, call)
         self.output = output
         self.call = call
         self.class_dim = class_dimension("SAF", class_dim)
