@@ -333,6 +333,35 @@ def mode_iterator(loader: CombinedLoader) -> Any:
     return loader._iterator
 
 
+def position(iterator: Any) -> int:
+    """How many combined batches a `mode_iterator` has given."""
+    given: int = iterator._idx
+    return given
+
+
+def exhausted(iterator: Any) -> list[bool] | None:
+    """Which loaders have run out, where the shorter ones are begun again; None where they are not."""
+    flags = getattr(iterator, "_consumed", None)
+    return list(flags) if flags is not None else None
+
+
+def set_position(iterator: Any, given: int, ran_out: list[bool] | None) -> None:
+    """See `position` and `exhausted`."""
+    iterator._idx = given
+    if ran_out is not None:
+        iterator._consumed = list(ran_out)
+
+
+def last_logged(result: Any) -> Any:
+    """The value of a result's last `self.log`, which is shown with ``on_step=True``."""
+    return result._forward_cache
+
+
+def set_last_logged(result: Any, value: Any) -> None:
+    """See `last_logged`."""
+    result._forward_cache = value
+
+
 def logger_connector_state(trainer: Trainer) -> dict[str, Any]:
     """The metrics shown so far and the two flags by which `self.log` knows a new epoch.
 

@@ -74,7 +74,7 @@ def _results(trainer: Trainer) -> dict[str, Any]:
         stored[key] = {
             "arguments": arguments,
             "state": _metric_state(result) if result.is_tensor else None,
-            "last": detached(result._forward_cache),
+            "last": detached(lightning_private.last_logged(result)),
             "reset": result.has_reset,
         }
         if not is_portable(stored[key]["last"]):
@@ -92,7 +92,7 @@ def _result(trainer: Trainer, module: LightningModule, saved: dict[str, Any]) ->
     else:
         result.value = attrgetter(saved["arguments"]["meta"]["metric_attribute"])(module)
         result._update_count = result.value._update_count
-    result._forward_cache = _on(module.device, saved["last"])
+    lightning_private.set_last_logged(result, _on(module.device, saved["last"]))
     result.has_reset = saved["reset"]
     return result
 

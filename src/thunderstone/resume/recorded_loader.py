@@ -45,7 +45,7 @@ class Opening:
     def position(self) -> int:
         """The number of combined batches so far: a loader that ran out is begun again in mid-epoch."""
         iterator = self.iterator() if self.iterator is not None else None
-        return iterator._idx if iterator is not None else 0
+        return lightning_private.position(iterator) if iterator is not None else 0
 
 
 class RecordedLoader:

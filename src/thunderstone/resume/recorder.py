@@ -103,9 +103,7 @@ class LoaderRecorder:
         iterator = lightning_private.iterate_over(combined, list(self._loaders), plain)
         opening.iterator = weakref.ref(iterator)
         if saved is not None:
-            iterator._idx = saved["position"]
-            if saved["exhausted"] is not None:
-                iterator._consumed = list(saved["exhausted"])
+            lightning_private.set_position(iterator, saved["position"], saved["exhausted"])
             self._hold_fetcher()
 
     # -- for a checkpoint ----------------------------------------------------------------------------------------------
@@ -153,10 +151,9 @@ class LoaderRecorder:
         iterator = lightning_private.mode_iterator(self._combined) if self._combined is not None else None
         if fetcher is None or iterator is None or not self._loaders:
             return None
-        exhausted = getattr(iterator, "_consumed", None)
         return {
-            "position": iterator._idx,
-            "exhausted": list(exhausted) if exhausted is not None else None,
+            "position": lightning_private.position(iterator),
+            "exhausted": lightning_private.exhausted(iterator),
             "ahead": list(getattr(fetcher, "batches", [])),
             "fetched": fetcher.fetched,
             "done": fetcher.done,
