@@ -144,7 +144,7 @@ def times(optimizer: str, rounds: int, steps: int) -> list[Line]:
 
 
 def fixed_costs(rounds: int, steps: int = 60) -> list[Line]:
-    """A line a variant: a step on images so small that next to nothing is computed, and what SAM adds to two of them."""
+    """A line a variant: a step on tiny images, where next to nothing is computed, and what SAM adds to two of them."""
     _, processor = measured("SGD", rounds, steps, images((steps + 2) * 2, batch_size=2, size=4))
     lines = []
     for name, values in processor.items():
@@ -225,9 +225,9 @@ def main() -> None:
         "SAM's fixed cost",
         ("Training", "Step, processor time", "Beyond two plain steps"),
         fixed_costs(options.rounds),
-        "The same network with SGD on two images of 4 × 4 pixels: what is left is the cost of bookkeeping, which does not "
-        "grow with the batch. Thunderstone's includes that running statistics, random state, metrics and logs see one "
-        f"pass, which the other two leave to the user. {options.rounds} interleaved rounds of 60 steps.",
+        "The same network with SGD on two images of 4 × 4 pixels: what is left is bookkeeping, which does not grow "
+        "with the batch. Thunderstone's includes that running statistics, random state, metrics and logs see one pass, "
+        f"which the other two leave to the user. {options.rounds} interleaved rounds of 60 steps.",
         options.write,
     )
     report(
