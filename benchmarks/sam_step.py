@@ -135,7 +135,7 @@ def times(optimizer: str, rounds: int, steps: int) -> list[Line]:
                     median(processor[name], ".1f", "ms", 1e3),
                     with_interval(ratio) if name != "plain" else "",
                     with_interval(paired(wall[name], wall["plain"])) if name != "plain" else "",
-                    verdict(ratio[0], LIMIT) if name == "Thunderstone" else "",
+                    verdict(ratio, LIMIT) if name == "Thunderstone" else "",
                     with_interval(against) if name not in ("plain", "Thunderstone") else "",
                 ),
             )

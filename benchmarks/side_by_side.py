@@ -74,9 +74,15 @@ def median(values: Sequence[float], form: str, unit: str, scale: float = 1.0) ->
     return f"{statistics.median(values) * scale:{form}} {unit}"
 
 
-def verdict(value: float, limit: float) -> str:
-    """Whether `value` keeps a limit, in words that go into a table."""
-    return f"{'within' if value <= limit else '**above**'} {limit:g}"
+def verdict(measured: tuple[float, float, float], limit: float) -> str:
+    """Whether a value with its interval keeps a limit, in words that go into a table."""
+    value, low, high = measured
+    if high <= limit:
+        return f"within {limit:g}"
+    if low > limit:
+        return f"**above** {limit:g}"
+    # The interval contains the limit: this run cannot tell.
+    return f"{'within' if value <= limit else 'above'} {limit:g}, undecided"
 
 
 def machine() -> str:

@@ -4,7 +4,7 @@ The same network is trained on images whose training labels are flipped at rando
 with each method, several seeds each; what counts is the test accuracy of the *last* epoch, when a plain network has
 memorised the wrong labels. Foret et al. 2021 (table 4) report large gains for SAM in this setting on CIFAR-10.
 
-    python examples/label_noise.py                     # scikit-learn's digits, five seeds, about ten minutes
+    python examples/label_noise.py                     # scikit-learn's digits, five seeds, a quarter of an hour
     python examples/label_noise.py --fast              # two noise levels, two seeds, under a minute
     python examples/label_noise.py --data mnist_t10k/  # MNIST's test images in idx files, 8000 to train, 2000 to test
 
