@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -112,7 +113,9 @@ def step_time(
             longer, so that a low quantile tells small differences that the median does not.
     """
     clock = Clock()
+    folder = tempfile.TemporaryDirectory()  # what methods report goes to files below it
     trainer = pl.Trainer(
+        default_root_dir=folder.name,
         accelerator="cpu",
         devices=1,
         # Not max_steps: an optimizer that a module steps past Lightning's wrapper is not counted.
@@ -124,5 +127,6 @@ def step_time(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, loader)
+    with folder:
+        trainer.fit(module, loader)
     return float(np.quantile(clock.wall[2:], quantile)), float(np.quantile(clock.processor[2:], quantile))

@@ -97,7 +97,9 @@ class Problem:
 class Outcome:
     """One surrogate and its ascent; values are means over the starting points, in standard deviations of the target.
 
-    `predicted` and `judged` are the surrogate's and the oracle's value before the ascent and after each of its steps.
+    `sensitivity` is what IGNITE holds down: the norm of the mean prediction's gradient with respect to the weights.
+    `predicted` and `judged` are the surrogate's and the oracle's value before the ascent and after every tenth of its
+    steps.
     """
 
     setting: str
@@ -105,6 +107,7 @@ class Outcome:
     multiplier: float
     training_error: float
     unseen_error: float
+    sensitivity: float
     predicted: list[float]
     judged: list[float]
 
@@ -187,9 +190,11 @@ def run(problem: Problem, setting: str, seed: int, epochs: int, output: Path) ->
                 float(nn.functional.mse_loss(module(problem.x[rows]), problem.y[rows]).sqrt())
                 for rows in (problem.known, problem.unseen)
             ]
+        gradients = torch.autograd.grad(module(x).mean(), list(module.parameters()))
+        sensitivity = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
         predicted, judged = ascend(module, problem)
         multiplier = sum(float(method.state_dict()["multiplier"]) for method in callbacks)
-        outcome = Outcome(setting, seed, multiplier, *errors, predicted, judged)
+        outcome = Outcome(setting, seed, multiplier, *errors, sensitivity, predicted, judged)
         logger.experiment.summary.update({"overestimation": outcome.overestimation, "judged": judged[-1]})
     finally:
         logger.experiment.finish()
@@ -204,13 +209,23 @@ def spread(values: list[float]) -> str:
 
 def columns_of(outcomes: list[Outcome]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table, a row a setting."""
-    header = ["setting", "error, known", "error, unseen", "predicted", "oracle", "overestimation", "λ at end"]
+    header = [
+        "setting",
+        "error, known",
+        "error, unseen",
+        "sensitivity",
+        "predicted",
+        "oracle",
+        "overestimation",
+        "λ at end",
+    ]
     rows = []
     for name in dict.fromkeys(outcome.setting for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.setting == name]
         values = [
             [o.training_error for o in own],
             [o.unseen_error for o in own],
+            [o.sensitivity for o in own],
             [o.predicted[-1] for o in own],
             [o.judged[-1] for o in own],
             [o.overestimation for o in own],

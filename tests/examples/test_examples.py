@@ -116,6 +116,8 @@ def test_ignite_surrogate(tmp_path: Path) -> None:
         assert len(run["predicted"]) == len(run["judged"]) == 11
         assert run["predicted"][-1] > run["predicted"][0]
         assert run["judged"][-1] > run["judged"][0]
+    held_down = [[run["sensitivity"] for run in ignite_surrogate.runs if run["setting"] == row[0]] for row in rows]
+    assert max(held_down[2]) < min(held_down[0])
     multipliers = {run["setting"]: run["multiplier"] for run in ignite_surrogate.runs}
     assert multipliers["plain"] == 0 < multipliers["IGNITE"] < multipliers["IGNITE, strong"]
 
