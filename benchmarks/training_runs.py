@@ -99,6 +99,31 @@ class Clock(pl.Callback):
         self.processor.append(time.process_time() - self._began[1])
 
 
+def train(
+    module: pl.LightningModule,
+    loader: Any,
+    callbacks: list[pl.Callback],
+    epochs: int = 1,
+    limit_train_batches: int | None = None,
+) -> None:
+    """Fit on one processor without a logger, a checkpoint or anything on the screen."""
+    folder = tempfile.TemporaryDirectory()  # what methods report goes to files below it
+    trainer = pl.Trainer(
+        default_root_dir=folder.name,
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        limit_train_batches=limit_train_batches,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with folder:
+        trainer.fit(module, loader)
+
+
 def step_time(
     module: pl.LightningModule, loader: Any, steps: int, callbacks: list[pl.Callback], quantile: float = 0.5
 ) -> tuple[float, float]:
@@ -113,20 +138,6 @@ def step_time(
             longer, so that a low quantile tells small differences that the median does not.
     """
     clock = Clock()
-    folder = tempfile.TemporaryDirectory()  # what methods report goes to files below it
-    trainer = pl.Trainer(
-        default_root_dir=folder.name,
-        accelerator="cpu",
-        devices=1,
-        # Not max_steps: an optimizer that a module steps past Lightning's wrapper is not counted.
-        max_epochs=1,
-        limit_train_batches=steps + 2,
-        callbacks=[clock, *callbacks],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    with folder:
-        trainer.fit(module, loader)
+    # Not max_steps: an optimizer that a module steps past Lightning's wrapper is not counted.
+    train(module, loader, [clock, *callbacks], limit_train_batches=steps + 2)
     return float(np.quantile(clock.wall[2:], quantile)), float(np.quantile(clock.processor[2:], quantile))

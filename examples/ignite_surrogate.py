@@ -34,6 +34,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -216,7 +217,7 @@ def columns_of(outcomes: list[Outcome]) -> tuple[list[str], list[list[str]]]:
         "sensitivity",
         "predicted",
         "oracle",
-        "overestimation",
+        "excess",
         "λ at end",
     ]
     rows = []
@@ -235,33 +236,38 @@ def columns_of(outcomes: list[Outcome]) -> tuple[list[str], list[list[str]]]:
 
 
 def figure_of(outcomes: list[Outcome], title: str) -> Figure:
-    """The ascent as the surrogate and as the oracle see it, and where every single one ended."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    """The ascent as surrogate and oracle see it; what IGNITE holds down; what it is held down for. A dot is a seed."""
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for name, colour in COLOURS.items():
+    ascent, *panels = figure.subplots(1, 3, width_ratios=(3, 2, 2))
+    names = list(dict.fromkeys(outcome.setting for outcome in outcomes))
+    for number, name in enumerate(names):
         own = [outcome for outcome in outcomes if outcome.setting == name]
         steps = range(0, ASCENT_STEPS + 1, 10)
         for key, style in (("predicted", "-"), ("judged", "--")):
             curves = [getattr(outcome, key) for outcome in own]
-            left.plot(
-                steps, [mean(column) for column in zip(*curves, strict=True)], style, color=colour,
-                label=name if key == "predicted" else None,
+            # Broad below narrow: curves that coincide are all to be seen.
+            ascent.plot(
+                steps, [mean(column) for column in zip(*curves, strict=True)], style, color=COLOURS[name],
+                linewidth=5.5 - 2 * number, label=name if key == "predicted" else None,
             )  # fmt: skip
-        right.scatter(
-            [o.judged[-1] for o in own], [o.overestimation for o in own], color=colour, s=28, alpha=0.8, label=name
-        )
-    left.plot([], [], "-", color="#999999", label="as the surrogate predicts")
-    left.plot([], [], "--", color="#999999", label="as the oracle judges")
-    left.set_xlabel("step of the ascent")
-    left.set_ylabel("value (standard deviations of the target)")
-    right.axhline(0, color="#999999", linewidth=1)
-    right.set_xlabel("value at the end, as the oracle judges")
-    right.set_ylabel("overestimation at the end: surrogate minus oracle")
-    for axes in (left, right):
+        for axes, values in zip(panels, ([o.sensitivity for o in own], [o.overestimation for o in own]), strict=True):
+            across = [number + 0.3 * (i / max(1, len(values) - 1) - 0.5) for i in range(len(values))]
+            axes.scatter(across, values, color=COLOURS[name], s=28, alpha=0.7, linewidths=0)
+            axes.hlines(mean(values), number - 0.3, number + 0.3, color=COLOURS[name], linewidth=2)
+    ascent.plot([], [], "-", color="#999999", label="as the surrogate predicts")
+    ascent.plot([], [], "--", color="#999999", label="as the oracle judges")
+    ascent.set_xlabel("step of the ascent")
+    ascent.set_ylabel("value (standard deviations of the target)")
+    ascent.legend(frameon=False, fontsize=9)
+    panels[0].set_ylabel("sensitivity: what IGNITE holds down")
+    panels[1].set_ylabel("overestimation: surrogate minus oracle")
+    for axes in panels:
+        axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
+        axes.set_ylim(bottom=0)
+    for axes in (ascent, *panels):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -306,9 +312,10 @@ def main() -> None:
     before = mean(outcome.judged[0] for outcome in outcomes)
     caption = (
         "In standard deviations of the target, mean ± standard deviation over seeds: root mean squared error on rows "
-        f"of the table, and the values after the ascent. The oracle's value before it is {before:.2f}."
+        f"of the table, and the values after the ascent; excess is the surrogate's minus the oracle's. Before the "
+        f"ascent the oracle's value is {before:.2f}."
     )
-    table = Table(*header, title=title, caption=caption)
+    table = Table(*header, title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*row)

@@ -297,6 +297,14 @@ def count(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """A share of labels from 0 to below 1, for argparse."""
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is no share of the labels; give numbers from 0 to below 1")
+    return number
+
+
 def idx_folder(text: str) -> Path:
     """A folder that holds MNIST's t10k files, for argparse."""
     folder = Path(text)
@@ -323,6 +331,7 @@ def main() -> None:
     parser.add_argument("--data", type=idx_folder, help="folder with MNIST's t10k idx files, instead of digits")
     parser.add_argument("--seeds", type=count, default=5, help="how many seeds")
     parser.add_argument("--epochs", type=count, help="epochs a run (default: 60 on digits, 15 on MNIST)")
+    parser.add_argument("--noise", type=share, nargs="+", default=NOISE, help="shares of wrong labels (default: five)")
     parser.add_argument("--fast", action="store_true", help="two noise levels, two seeds, eight epochs")
     options = parser.parse_args()
     quiet()
@@ -333,7 +342,7 @@ def main() -> None:
     images = idx_files(options.data) if options.data else digits()
     source, width = ("MNIST's test images", 256) if options.data else ("digits", 64)
     epochs = options.epochs or (8 if options.fast else 15 if options.data else 60)
-    seeds, levels = (2, (0.0, 0.4)) if options.fast else (options.seeds, NOISE)
+    seeds, levels = (2, (0.0, 0.4)) if options.fast else (options.seeds, sorted(set(options.noise)))
     cases = [(level, name, seed) for seed in range(seeds) for level in levels for name in settings(1)]
 
     outcomes: list[Outcome] = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lightning.pytorch
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import CombinedLoader
@@ -17,17 +19,30 @@ from torch.utils.data import DataLoader
 
 from thunderstone.lightning_private import (
     RunningHook,
+    another_combined_loader,
+    average_models,
     epoch_results,
+    forget_data,
+    forget_train_loader,
+    given_loaders,
     iterate_over,
     load_loop_progress,
+    loader_states,
     logging_step,
     loop_progress,
+    loops,
     make_idle,
     mode_iterator,
     monitoring_callbacks,
     new_result,
+    replace_run_stage,
+    restore_loops,
     result_arguments,
+    run_stage,
     running_hook,
+    set_loader_states,
+    steps_for_loggers,
+    take_loader_states,
     watch_train_loader,
 )
 
@@ -241,6 +256,15 @@ def test_iterating_over_stand_ins_leaves_the_loader_as_it_was() -> None:
     assert iterator._idx == 1
 
 
+def test_another_combined_loader_combines_in_the_same_way() -> None:
+    loader = CombinedLoader({"a": [1, 2], "b": [1, 2, 3]}, "max_size")
+    iter(loader)
+    another = another_combined_loader(loader, [[5, 6], [7, 8, 9]])
+    assert [batch for batch, _, _ in another] == [{"a": 5, "b": 7}, {"a": 6, "b": 8}, {"a": None, "b": 9}]
+    assert next(loader)[0] == {"a": 1, "b": 1}
+    assert loader.flattened == [[1, 2], [1, 2, 3]]
+
+
 @pytest.mark.parametrize("arguments", [{}, {"reduce_fx": "max"}, {"reduce_fx": sum}, {"sync_dist": True}])
 def test_a_new_result_passes_for_the_one_self_log_made(arguments: dict[str, Any], tmp_path: Path) -> None:
     class Logs(Logging):
@@ -258,3 +282,131 @@ def test_a_new_result_passes_for_the_one_self_log_made(arguments: dict[str, Any]
     assert again.meta == result.meta
     assert again.metric_state.keys() == result.metric_state.keys()
     assert result_arguments(again) == plain
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_forgotten_train_loader_is_asked_for_again(asks: bool) -> None:
+    class Module(Logging):
+        requests = 0
+
+        def train_dataloader(self) -> DataLoader[Tensor]:
+            self.requests += 1
+            return DataLoader(torch.ones(4, 2), batch_size=2)
+
+        def configure_optimizers(self) -> Any:
+            if asks:
+                assert self.trainer.estimated_stepping_batches == 2
+            return super().configure_optimizers()
+
+    class Forgetting(Callback):
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert forget_train_loader(trainer) is asks
+
+    module = Module(automatic=True)
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Forgetting()],
+    )  # fmt: skip
+    trainer.fit(module)
+    assert module.requests == 1 + asks
+    assert trainer.global_step == 2
+
+
+# -- rounds ------------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """A loader with a state."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _ in range(3):
+            self.given += 1
+            yield torch.ones(1, 2)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.given = state["given"]
+
+
+def test_what_a_fit_does_can_be_done_twice(tmp_path: Path) -> None:
+    module, logger = Logging(True), Kept()
+    trainer = _trainer(tmp_path, logger, max_epochs=2, num_sanity_val_steps=1)
+    seen: list[tuple[int, int, int]] = []
+    asked: list[int] = []
+
+    class Counting(Callback):
+        def on_train_start(self, running: Trainer, pl_module: LightningModule) -> None:
+            seen.append((running.current_epoch, running.global_step, steps_for_loggers(running)))
+
+    def twice() -> None:
+        state = loops(trainer)
+        run_stage(trainer)
+        assert trainer.callback_metrics
+        forget_data(trainer)
+        assert not trainer.callback_metrics
+        assert not epoch_results(trainer)
+        restore_loops(trainer, state)
+        assert loops(trainer) == state
+        trainer.strategy.setup_optimizers(trainer)
+        run_stage(trainer)
+
+    def train_dataloader() -> DataLoader[Tensor]:
+        asked.append(trainer.current_epoch)
+        return DataLoader(torch.ones(5, 2))
+
+    module.train_dataloader = train_dataloader  # type: ignore[method-assign]
+    trainer.callbacks.append(Counting())
+    undo = replace_run_stage(trainer, twice)
+    trainer.fit(module)
+    undo()
+    assert "_run_stage" not in vars(trainer)
+    assert seen == [(0, 0, 0), (0, 0, 10)]
+    assert asked == [0, 0]
+    assert module.noted["in_batch"] == list(range(20))
+    assert {key: logger.steps[key] for key in module.noted} == module.noted
+    assert (trainer.current_epoch, trainer.global_step) == (2, 10)
+
+
+def test_loaders_that_were_handed_over_and_their_states(tmp_path: Path) -> None:
+    found: list[Any] = []
+
+    class Looking(Callback):
+        def on_train_epoch_end(self, running: Trainer, pl_module: LightningModule) -> None:
+            found.append((given_loaders(running), loader_states(running)))
+
+    loader = Counted()
+    trainer = _trainer(tmp_path, Kept(), max_epochs=1)
+    trainer.callbacks.append(Looking())
+    trainer.fit(Logging(True), loader, DataLoader(torch.ones(1, 2)))
+    assert found == [([loader], [{"given": 3}])]
+    set_loader_states(trainer, [{"given": 2}])
+    assert take_loader_states(trainer) == [{"given": 2}]
+    trainer = _trainer(tmp_path, Kept(), max_epochs=1)
+    trainer.callbacks.append(Looking())
+    trainer.fit(Logging(True))
+    assert found[-1] == ([], [])
+
+
+def test_the_averages_of_lightnings_callbacks(tmp_path: Path) -> None:
+    found: list[Any] = []
+
+    class Looking(Callback):
+        def on_train_start(self, running: Trainer, pl_module: LightningModule) -> None:
+            names = [name for name, _ in pl_module.named_parameters()]
+            averages = average_models(running)
+            found.append([[name for name, _ in average.named_parameters()] == names for average in averages])
+
+    trainer = _trainer(tmp_path, Kept(), max_epochs=1)
+    trainer.callbacks += [StochasticWeightAveraging(0.1, swa_epoch_start=1), Looking()]
+    averaging = getattr(lightning.pytorch.callbacks, "WeightAveraging", None)  # of Lightning 2.6 and later
+    trainer.callbacks += [averaging()] if averaging is not None else []
+    trainer.fit(Logging(True))
+    assert found == [[True] * (2 if averaging is not None else 1)]

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from thunderstone.attachment.data_view import DataView
     from thunderstone.attachment.gradient_step import GradientStep, UpdatePlan, UpdateStep
     from thunderstone.attachment.loss_terms import LossStep
+    from thunderstone.attachment.masks import Masks
     from thunderstone.attachment.method import Method
+    from thunderstone.attachment.rounds import Round
     from thunderstone.resume import ExactResume
     from thunderstone.tracking.records import Artifact, Record, Table
 
@@ -40,6 +42,8 @@ _LAZY = {
     "DataView": "thunderstone.attachment.data_view",
     "GradientStep": "thunderstone.attachment.gradient_step",
     "LossStep": "thunderstone.attachment.loss_terms",
+    "Masks": "thunderstone.attachment.masks",
+    "Round": "thunderstone.attachment.rounds",
     "UpdatePlan": "thunderstone.attachment.gradient_step",
     "UpdateStep": "thunderstone.attachment.gradient_step",
     "ExactResume": "thunderstone.resume",
@@ -59,12 +63,14 @@ __all__ = [
     "GradientStep",
     "HookError",
     "LossStep",
+    "Masks",
     "Method",
     "MethodSpec",
     "NameConflictError",
     "Record",
     "Reference",
     "ResumeError",
+    "Round",
     "StepError",
     "StrategySpec",
     "Table",

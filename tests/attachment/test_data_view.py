@@ -211,5 +211,5 @@ def test_a_sampler_of_other_things_than_indices() -> None:
             return torch.zeros(3), key[1]
 
     loader = DataLoader(Pairs(), batch_sampler=[[("a", 0), ("a", 1)]])
-    with pytest.raises(StepError, match="did not yield integer indices"):
+    with pytest.raises(StepError, match=r"^Witness: .* did not yield integer indices"):
         fit(loader)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_training import Again, Ascend, Classifier, fit, perceptron, state
 from torch import Tensor, nn
 
-from thunderstone import GradientStep
+from thunderstone import GradientStep, StepError
 from thunderstone.attachment.window import copy_containers
 from thunderstone.tensor_lists import total_norm
 
@@ -45,6 +45,26 @@ def test_a_perturbation_is_added() -> None:
         assert torch.equal(module.bias, before["bias"])
     assert module.weight.requires_grad
     assert module.weight.is_leaf
+
+
+def test_weights_can_be_set_and_come_back() -> None:
+    """The very bits of other weights, where adding their difference would round; also after an exception."""
+    torch.manual_seed(0)
+    module, other = nn.Linear(30, 2), nn.Linear(30, 2)
+    before, pointers = state(module), [parameter.data_ptr() for parameter in module.parameters()]
+    step = _step(module)
+    with step.moved_to([1e-3 * other.weight.detach(), None]):
+        assert torch.equal(module.weight, 1e-3 * other.weight)
+        assert torch.equal(module.bias, before["bias"])
+        with step.perturbed([None, torch.ones(2)]):
+            assert torch.equal(module.bias, before["bias"] + 1)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    with pytest.raises(RuntimeError, match="on purpose"), step.moved_to([other.weight, other.bias]):
+        raise RuntimeError("on purpose")
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert pointers == [parameter.data_ptr() for parameter in module.parameters()]
+    with pytest.raises(StepError, match="values has 1 entries for 2 parameters"), step.moved_to([None]):
+        pass
 
 
 def test_perturbations_can_be_nested() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loops.optimization.automatic import Closure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -286,6 +287,46 @@ def test_a_module_that_returns_none_is_left_alone() -> None:
             return None if batch_idx == 1 else self(batch[0])["logits"].square().mean()
 
     method = Penalty(0.1)
+    # Lightning says it once a process.
+    Closure.warning_cache.clear()
     with pytest.warns(UserWarning, match="returned `None`"):
         fit(Skips(), method)
     assert len(method.outputs) == 4
+
+
+class Numbered(Method):
+    """Notes the number of every batch, in the first pass and in the second."""
+
+    name = "numbered"
+
+    def __init__(self) -> None:
+        self.numbers: list[tuple[int, bool]] = []
+
+    @hookimpl
+    def plan_update(self, plan: UpdatePlan) -> None:
+        plan.request_recompute()
+
+    @hookimpl
+    def loss_terms(self, step: LossStep) -> None:
+        self.numbers.append((step.batch_number, step.replay))
+
+    @hookimpl
+    def transform_gradients(self, step: GradientStep) -> None:
+        step.recompute()
+
+
+def test_batches_are_numbered_through_epochs_and_alike_in_a_second_pass() -> None:
+    numbered = Numbered()
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[numbered],
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Net(), DataLoader(TensorDataset(torch.randn(8, 3)), batch_size=2))
+    windows = [[(k, False), (k + 1, False), (k, True), (k + 1, True)] for k in (0, 2, 4, 6)]
+    assert numbered.numbers == [pair for window in windows for pair in window]

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from masked_processes import masks_of
+from masking import Given, assert_sparse
 from sharded_modules import DIRECTIONS, ETA, batches, network
-from tiny_training import Classifier, assert_same_bits, perceptron, sgd, state
+from ticketing import Tickets
+from tiny_training import Classifier, assert_same_bits, fit, loader, perceptron, sgd, state
 from torch import Tensor, nn
-from two_processes import BATCHES, RHO, shard
+from two_processes import BATCHES, RHO, SIZE, shard
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 
@@ -268,3 +271,46 @@ def test_a_step_on_sharded_parameters(ranks: list[dict[str, Any]], kind: str, di
             for got, whole in zip(looked[part], expected[part], strict=True):
                 torch.testing.assert_close(got.view_as(whole), whole, rtol=1e-4, atol=1e-5)
     assert float((expected["second"][0] - expected["first"][0]).abs().max()) > 1e-3
+
+
+# -- masks -------------------------------------------------------------------------------------------------------------
+
+
+def test_rank_zeros_masks_reach_every_rank(ranks: list[dict[str, Any]]) -> None:
+    results = [rank["masks that differ"] for rank in ranks]
+    assert_same_bits(results[0]["state"], results[1]["state"])
+    for result in results:
+        assert result["masks"].keys() == masks_of(0).keys()
+        assert all(torch.equal(mask, masks_of(0)[name]) for name, mask in result["masks"].items())
+    module = Classifier(None, sgd)
+    module.load_state_dict(results[1]["state"])
+    assert_sparse(module, masks_of(0))
+    whole = Classifier(None, sgd)
+    joint = loader(2 * BATCHES * SIZE, 2 * SIZE, dtype=torch.float64)
+    fit(whole, Given(masks_of(0)), data=joint, precision="64-true")
+    assert_near(results[0]["state"], state(whole), 1e-12)
+
+
+def test_masks_that_change_stay_the_same_on_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["masks that change"] for rank in ranks)
+    assert_same_bits(first["state"], second["state"])
+    assert all(torch.equal(mask, second["masks"][name]) for name, mask in first["masks"].items())
+
+
+def test_masks_that_do_not_fit_are_refused_on_every_rank(ranks: list[dict[str, Any]]) -> None:
+    assert ["net.7.weight" in rank["masks refused"] for rank in ranks] == [True, True]
+
+
+def test_rounds_of_two_processes(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["tickets"] for rank in ranks)
+    assert len(first["ends"]) == len(second["ends"]) == 3
+    for one, other in zip(first["ends"], second["ends"], strict=True):
+        assert_same_bits(one, other)
+    assert all(torch.equal(mask, second["masks"][name]) for name, mask in first["masks"].items())
+    # Where checkpoints are written, the states of both are there.
+    assert (first["ranks"], second["ranks"]) == (2, 1)
+    assert first["step"] == BATCHES
+    joint, method = Classifier(None, sgd), Tickets(2)
+    fit(joint, method, data=loader(2 * BATCHES * SIZE, 2 * SIZE, dtype=torch.float64), precision="64-true")
+    for one, other in zip(first["ends"], method._ends, strict=True):
+        assert_near(one, other, 1e-12)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from masked_processes import scenarios as masked_scenarios
 from sharded_modules import SHARDED
 from stateful_modules import CentredByHand
 from tiny_training import (
@@ -237,6 +238,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     "unused": _unused,
     "model parallel": _model_parallel,
     **SHARDED,
+    **masked_scenarios(_fit),
 }
 
 

@@ -127,18 +127,12 @@ def test_workers_that_lightning_starts_have_the_methods_too(marked_shell, script
         assert (marked_shell.folder / f"rank-{rank}").read_text() == f"['--epochs', '1'] {spec}\n"
 
 
-@pytest.mark.parametrize(
-    ("given", "option", "message"),
-    [
-        ("Stateful(amount=1.0)", "stateful", "more than one stateful callback"),
-        ("Mark(steps=1)", "mark:steps=2", "both own the place in a checkpoint"),
-    ],
-)
-def test_a_method_the_script_passes_itself_is_not_attached_twice(marked_shell, script, given, option, message):
+@pytest.mark.parametrize(("given", "option"), [("Stateful(amount=1.0)", "stateful"), ("Mark(steps=1)", "mark:steps=2")])
+def test_a_method_the_script_passes_itself_is_not_attached_twice(marked_shell, script, given, option):
     script(f"from marking import *\ntrainer(callbacks=[{given}]).fit(BoringModel())\n")
     ours = marked_shell.thunderstone("run", "--with", option, "train.py")
     assert ours.returncode == 1
-    assert message in ours.stderr
+    assert "more than one stateful callback" in ours.stderr
     name = option.partition(":")[0]
     assert ours.stderr.endswith(
         f"thunderstone run: --with adds {name} to the callbacks the script passes itself: leave out one of the two.\n"

@@ -127,6 +127,7 @@ def test_ignite_surrogate(tmp_path: Path) -> None:
     [
         (["label_noise.py", "--data", "nowhere"], "no t10k-images-idx3-ubyte.gz and no t10k-labels-idx1-ubyte.gz in"),
         (["label_noise.py", "--seeds", "0"], "0 is less than 1"),
+        (["label_noise.py", "--noise", "0.2", "40"], "40.0 is no share of the labels"),
         (["ignite_surrogate.py", "--epochs", "-3"], "-3 is less than 1"),
     ],
 )

@@ -75,8 +75,40 @@ def test_what_is_no_factory_of_a_method_is_refused(factory: Any, said: str) -> N
 def test_subjects_refuse_unknown_modules_and_factories_that_are_methods() -> None:
     with pytest.raises(ArgumentError, match="Did you mean 'transformer'"):
         Subject("sound", Sound, zoo=["transformers"])
+    with pytest.raises(ArgumentError, match=r"module_arguments='cn'.*Did you mean 'cnn'"):
+        Subject("sound", Sound, module_arguments={"cn": {"gain": 1.0}})
     with pytest.raises(ArgumentError, match=r"neutral=lambda: …"):
         Subject("sound", Sound, neutral=Sound(gain=0.0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("adapted", "status"), [({"cnn": {"gain": 0.0}}, "failed"), ({"lstm": {"gain": 0.0}}, "passed")]
+)
+def test_a_subject_has_arguments_for_single_modules(adapted: dict[str, Any], status: str) -> None:
+    """Switched off on one module, the method is found to do nothing there, and only there."""
+    subject = Subject("sound", Sound, zoo=["cnn", "groups"], module_arguments=adapted)
+    (record,) = check_method(subject, checks=["on_means_on"])
+    assert record.status == status
+    assert ("[cnn] the default setting Sound(gain=0.0) trains to the same weights" in record.reason) == (
+        status == "failed"
+    )
+
+
+def test_the_switched_off_method_has_the_arguments_for_a_module_too() -> None:
+    def off() -> Sound:
+        return Sound(gain=0.0)
+
+    broken = Subject("sound", Sound, neutral=off, zoo=["cnn", "groups"], module_arguments={"groups": {"gain": 2.0}})
+    (record,) = check_method(broken, checks=["off_means_off"])
+    assert (record.status, record.reason.partition(" ")[0]) == ("failed", "[groups]")
+
+
+def test_killed_processes_build_the_method_with_the_arguments_for_their_module() -> None:
+    """The method of a check of rule 4 lives in another process, which is told what to build."""
+    subject = Subject("sound", Sound, zoo=["mlp"], module_arguments={"mlp": {"gain": float("nan")}})
+    (record,) = check_method(subject, checks=["checkpoint_is_plain_data"])
+    assert record.status == "failed"
+    assert "Sound: gain=nan" in record.reason
 
 
 def test_an_exception_of_the_factory_is_a_failure_that_names_it() -> None:

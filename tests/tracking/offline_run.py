@@ -31,6 +31,7 @@ class OfflineRun:
         config: The run's configuration, the last value of every key.
         tags: The run's tags, the last ones.
         artifacts: One mapping for each artifact: name, type, metadata, files (their paths in the artifact).
+        axes: The key that a series (or a pattern of keys) is drawn against; empty for an axis itself.
         complete: Whether the run was finished and its end is on disk.
     """
 
@@ -39,6 +40,7 @@ class OfflineRun:
     config: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    axes: dict[str, str] = field(default_factory=dict)
     complete: bool = False
 
     @property
@@ -114,6 +116,8 @@ def read_file(path: Path) -> OfflineRun:
             _merge(run.config, update)
             if kind == "run":
                 run.tags = list(record.run.tags)
+        elif kind == "metric":
+            run.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "exit":
             run.complete = True
         elif kind == "artifact" or (kind == "request" and record.request.HasField("log_artifact")):

@@ -12,6 +12,7 @@ PUBLIC_MODULES = {
     "thunderstone",
     "thunderstone.arguments",
     "thunderstone.errors",
+    "thunderstone.generation",
     "thunderstone.isolation",
     "thunderstone.specs",
     "thunderstone.tensor_lists",

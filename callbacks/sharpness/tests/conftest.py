@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,7 +50,7 @@ def fit_module(module: LightningModule, *callbacks: Callback, data: Any = None, 
         enable_model_summary=False,
         **arguments,
     )
-    loader = data if isinstance(data, DataLoader) else DataLoader(data or make_data(), batch_size=8)
+    loader = data if isinstance(data, (DataLoader, CombinedLoader)) else DataLoader(data or make_data(), batch_size=8)
     trainer.fit(module, loader, ckpt_path=checkpoint)
     return module
 

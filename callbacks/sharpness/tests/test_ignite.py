@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from thunderstone import ArgumentError, CompositionError
+from thunderstone import ArgumentError, CompositionError, StepError
 from thunderstone_sharpness import IGNITE, SAM
 from thunderstone_sharpness.ignite import next_multiplier
 
@@ -61,6 +61,31 @@ def test_against_the_update(fit, weights, table) -> None:
     assert float(method.state_dict()["multiplier"]) == pytest.approx(multiplier, rel=1e-10)
 
 
+def test_two_micro_batches_are_one_batch(fit, weights, table) -> None:
+    """The mean output, its gradient and the multiplier's step are those of the whole accumulated batch."""
+    methods = [IGNITE(multiplier=0.5, rho=0.2, r=0.1, eta=0.3) for _ in range(2)]
+    whole = fit(Surrogate(), methods[0], data=DataLoader(table, batch_size=8))
+    halves = fit(Surrogate(), methods[1], data=DataLoader(table, batch_size=4), accumulate_grad_batches=2)
+    torch.testing.assert_close(weights(halves), weights(whole), rtol=1e-10, atol=1e-12)
+    multipliers = [method.state_dict()["multiplier"] for method in methods]
+    torch.testing.assert_close(*multipliers, rtol=1e-10, atol=1e-12)
+    assert not torch.equal(weights(whole), weights(fit(Surrogate(), data=table)))
+
+
+def test_a_linear_model_is_left_as_it_is(fit, weights, table) -> None:
+    """The gradient of its output is the same at all weights, so that there is no sharpness to hold down."""
+
+    def linear() -> Surrogate:
+        module = Surrogate()
+        module.net = nn.Linear(4, 1).double()
+        return module
+
+    torch.manual_seed(0)
+    plain = fit(linear(), data=table)
+    torch.manual_seed(0)
+    torch.testing.assert_close(weights(fit(linear(), IGNITE(multiplier=5.0), data=table)), weights(plain))
+
+
 def test_rho_zero_changes_nothing(fit, weights, table) -> None:
     assert torch.equal(weights(fit(Surrogate(), IGNITE(rho=0), data=table)), weights(fit(Surrogate(), data=table)))
 
@@ -77,6 +102,20 @@ def test_a_second_fit_begins_with_the_multiplier_of_the_arguments(fit, weights, 
     method = IGNITE(multiplier=0.3, eta=1.0)
     first = fit(Surrogate(), method, data=table)
     assert torch.equal(weights(fit(Surrogate(), method, data=table)), weights(first))
+
+
+@pytest.mark.parametrize("passed_on", [lambda y: y.detach(), lambda y: y.argmax(1)], ids=["detached", "integers"])
+def test_an_output_without_a_gradient(fit, table, passed_on) -> None:
+    class Cut(Surrogate):
+        def forward(self, x: Tensor) -> Tensor:
+            return passed_on(self.net(x))
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            self(batch[0])
+            return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    with pytest.raises(StepError, match="IGNITE: the output of the module's own forward has no gradient"):
+        fit(Cut(), IGNITE(), data=table)
 
 
 def test_it_owns_the_gradient(fit, table) -> None:

@@ -115,6 +115,56 @@ def test_a_second_fit_begins_anew(classifier, fit, weights) -> None:
     assert torch.equal(weights(again), weights(fit(classifier(), MESA(start_epoch=0, decay=0.9))))
 
 
+class Growing(LightningModule):
+    """Makes a buffer in its first forward, resizes another, and gets a layer when half of the training is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 3))
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "scale"):
+            self.register_buffer("scale", x.std(0))
+        if len(self.seen) < len(x):
+            self.seen = torch.ones(len(x))
+        return self.layers(x / self.scale)
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.layers.append(nn.Linear(3, 3))
+            self.trainer.optimizers[0].add_param_group({"params": list(self.layers[1].parameters())})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_module_that_grows(fit) -> None:
+    method = MESA(start_epoch=0, decay=0.9)
+    module = fit(Growing(), method)
+    average = method.average
+    assert average.keys() == module.state_dict().keys() >= {"scale", "seen", "layers.1.weight"}
+    assert {name: value.shape for name, value in average.items()} == {
+        name: value.shape for name, value in module.state_dict().items()
+    }
+    # The new layer's average began with the layer, and is behind it by now; the old one's went on.
+    for name in ("layers.0.weight", "layers.1.weight"):
+        assert 0 < (average[name] - module.state_dict()[name]).abs().max() < 0.5
+
+
+def test_an_input_that_is_changed_in_place(fit) -> None:
+    class Hasty(Growing):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x.mul_(2))
+
+    with pytest.raises(StepError, match="MESA: the module's own forward changes its input in place"):
+        fit(Hasty(), MESA(start_epoch=0))
+
+
 def test_nothing_averaged_yet() -> None:
     with pytest.raises(StepError, match="MESA has averaged nothing yet"):
         MESA().average  # noqa: B018

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 from thunderstone import ArgumentError, LossStep, StepError, UnsupportedSettingError, hookimpl
 from thunderstone_sharpness import MESA, SAF, SAM
@@ -119,7 +124,7 @@ def test_samples_without_a_past_are_left_out(classifier, fit, dataset) -> None:
 def test_memory_gives_back_what_an_epoch_wrote(data: st.DataObject) -> None:
     samples, back = 6, data.draw(st.integers(1, 3))
     memory = LogitsMemory(back, torch.float32, torch.device("cpu"))
-    memory.allocate(3, (2,))
+    memory.reserve(3, (2,))
     written: dict[tuple[int, int], Tensor] = {}
     for epoch in range(data.draw(st.integers(1, 8))):
         indices = torch.tensor(data.draw(st.lists(st.integers(0, samples - 1), min_size=1, max_size=4, unique=True)))
@@ -138,14 +143,14 @@ def test_memory_gives_back_what_an_epoch_wrote(data: st.DataObject) -> None:
 
 def test_huge_logits_stay_finite_in_half_precision() -> None:
     memory = LogitsMemory(1, torch.float16, torch.device("cpu"))
-    memory.allocate(2, (2,))
+    memory.reserve(2, (2,))
     memory.write(torch.tensor([0]), 0, torch.tensor([[1e6, -1e6]]))
     assert memory.read(torch.tensor([0]), 1)[1].tolist() == [[65504.0, -65504.0]]
 
 
 def test_logits_that_overflowed_are_no_past() -> None:
     memory = LogitsMemory(1, torch.float16, torch.device("cpu"))
-    memory.allocate(4, (2,))
+    memory.reserve(4, (2,))
     broken = torch.tensor([[1.0, 2.0], [math.nan, 2.0], [3.0, -math.inf]])
     memory.write(torch.tensor([2, 0, 1]), 0, broken)
     known, past = memory.read(torch.arange(4), 1)
@@ -155,7 +160,7 @@ def test_logits_that_overflowed_are_no_past() -> None:
 
 def test_the_memory_grows_with_the_dataset_and_can_be_forgotten() -> None:
     memory = LogitsMemory(1, torch.float32, torch.device("cpu"))
-    memory.allocate(1, (2,))
+    memory.reserve(1, (2,))
     for index in range(9):
         memory.write(torch.tensor([index]), 0, torch.full((1, 2), float(index)))
     known, past = memory.read(torch.arange(40), 1)
@@ -209,6 +214,52 @@ def test_the_memory_survives_a_checkpoint(classifier, fit, weights, tmp_path) ->
     resumed = fit(classifier(), again, ModelCheckpoint(tmp_path, save_last=True), **resume)
     assert torch.equal(weights(resumed), straight)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+class Growing(Recorded):
+    """Keeps which samples had a past, epoch by epoch."""
+
+    def __init__(self, epochs_back: int = 1) -> None:
+        super().__init__(start_epoch=1, epochs_back=epochs_back, weight=2.0)
+        self.written: list[int] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        written = self.state_dict()["written"]
+        self.written.append(int((written[trainer.current_epoch % 2] == trainer.current_epoch).sum()))
+
+
+def test_a_dataset_that_grows_during_a_fit(classifier, fit, dataset) -> None:
+    """A new loader for every epoch, over more samples each time: the new ones have no past at first."""
+    sizes = [8, 12, 24]
+    module, method = classifier(), Growing()
+    module.train_dataloader = lambda: DataLoader(Subset(dataset(), range(sizes[module.current_epoch])), batch_size=4)
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        callbacks=[method],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    trainer.fit(module)
+    assert method.written == sizes
+    assert method.state_dict()["written"].shape == (2, 24)
+    # Of the second epoch's three batches the last, of the third's six the last three have only new samples.
+    assert [value is None for _, value in method.terms] == [True] * 2 + [False] * 2 + [True] + [False] * 3 + [True] * 3
+
+
+def test_a_checkpoint_is_resumed_with_more_samples(classifier, fit, tmp_path, dataset) -> None:
+    few = fit(classifier(), Growing(), data=Subset(dataset(), range(8)), max_epochs=1)
+    few.trainer.save_checkpoint(tmp_path / "few.ckpt")
+    method = Growing()
+    settings = {"max_epochs": 2, "ckpt_path": tmp_path / "few.ckpt"}
+    fit(classifier(), method, **settings)
+    assert [value is None for _, value in method.terms] == [False, True, True]
+    with pytest.raises(StepError, match="SAF: the checkpoint remembers 1 epochs, epochs_back=2"):
+        fit(classifier(), Growing(epochs_back=2), **settings)
 
 
 class Unsized(Dataset[Any]):
@@ -298,6 +349,48 @@ def test_token_level_and_multi_output_modules(fit, weights, output) -> None:
     torch.manual_seed(0)
     assert not torch.equal(weights(trained), weights(fit(Tagger(), data=data, max_epochs=3)))
     assert method.state_dict()["logits"].shape == (2, 12, 4, 3)
+
+
+class TwoHeads(LightningModule):
+    """Two classifications from one body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(5, 2)
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        hidden = self.body(batch[0]).tanh()
+        first, second = self.first(hidden), self.second(hidden)
+        return nn.functional.cross_entropy(first, batch[1]) + nn.functional.cross_entropy(second, batch[1] % 2)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("method", [partial(SAF, start_epoch=1, epochs_back=1), partial(MESA, start_epoch=1)])
+def test_each_head_has_an_instance_of_its_own(fit, tmp_path, method) -> None:
+    """Their terms are added, and reported under different names."""
+    logger = CSVLogger(tmp_path)
+    methods = [method(output="first"), method(output="second")]
+    fit(TwoHeads(), *methods, logger=logger, log_every_n_steps=1, max_epochs=3)
+    with open(Path(logger.log_dir) / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    name = methods[0].name
+    terms = [[row.get(f"{name}/trajectory_loss/{head}", "") for row in rows] for head in ("first", "second")]
+    assert [sum(map(bool, column)) for column in terms] == [6, 6]
+    assert terms[0] != terms[1]
+    assert f"{name}/trajectory_loss" not in rows[0]
+
+
+def test_batches_from_several_loaders_have_no_known_samples(fit, dataset) -> None:
+    class Both(TwoHeads):
+        def training_step(self, batch: dict[str, list[Tensor]]) -> Tensor:
+            return super().training_step(batch["one"])
+
+    loaders = {name: DataLoader(dataset(), batch_size=8) for name in ("one", "two")}
+    with pytest.raises((StepError, UnsupportedSettingError), match=r"SAF.*MESA, which"):
+        fit(Both(), SAF(output="first"), data=CombinedLoader(loaders))
 
 
 def test_a_changing_shape_is_an_error(fit) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pluggy
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -17,11 +16,16 @@ from torch.optim import Optimizer
 from thunderstone.attachment.composition import check_composition
 from thunderstone.attachment.data_view import DataView
 from thunderstone.attachment.gradient_step import GradientStep, Objective, UpdateStep
-from thunderstone.attachment.hookspecs import AttachmentHooks
+from thunderstone.attachment.hook_manager import HookManager
 from thunderstone.attachment.loss_terms import LossStep, LossTerms
+from thunderstone.attachment.mask_enforcement import MaskEnforcement
 from thunderstone.attachment.method import Method
 from thunderstone.attachment.outputs import OutputCapture
+from thunderstone.attachment.rehearsal import Rehearsal, rehearse
 from thunderstone.attachment.replay import gradient_scaler, replay, without_sync
+from thunderstone.attachment.round_runner import runner_of
+from thunderstone.attachment.rounds import Rounds
+from thunderstone.attachment.settings import check_settings
 from thunderstone.attachment.strategies import (
     Parallelism,
     check_strategy,
@@ -31,61 +35,13 @@ from thunderstone.attachment.strategies import (
 )
 from thunderstone.attachment.untrained_parameters import UntrainedParameters
 from thunderstone.attachment.window import MicroBatch, UpdatePlan, Window
-from thunderstone.errors import HookError, StepError, UnsupportedSettingError, suggestion
+from thunderstone.errors import StepError, UnsupportedSettingError
 from thunderstone.lightning_private import callbacks_of, logging_step, set_callbacks, skips_backward
-from thunderstone.markers import PROJECT
 from thunderstone.tracking.records import Record
 from thunderstone.tracking.tracker import Tracker
 
-_STEP_HOOKS = ("loss_terms", "plan_update", "transform_gradients", "after_update")
-
-
-class _Manager(pluggy.PluginManager):
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        # Looking for hooks must not evaluate a method's properties: some only have a value during a fit.
-        if isinstance(inspect.getattr_static(plugin, name, None), property):
-            return None
-        return super().parse_hookimpl_opts(plugin, name)
-
-
-def attach(trainer: Trainer, module: LightningModule) -> Attachment:
-    """The attachment of this Trainer's current fit, made by whichever method asks first.
-
-    Raises:
-        CompositionError: Two methods own one resource.
-        UnsupportedSettingError: A method cannot work with this module or strategy.
-        HookError: A method's hook is misspelt or asks for arguments the hook does not have.
-    """
-    for callback in list(callbacks_of(trainer)):
-        current = callback._attachment if isinstance(callback, Method) else None
-        if current is not None and current.active and current.trainer is trainer:
-            return current
-        if current is not None and not current.active:
-            # Of a fit that failed: Lightning calls no `teardown` then.
-            current.detach()
-    resume = _exact_resume(trainer)
-    methods = [callback for callback in callbacks_of(trainer) if isinstance(callback, Method)]
-    try:
-        attachment = Attachment(trainer, module, methods, inserted=resume)
-    except BaseException:
-        if resume is not None:
-            set_callbacks(trainer, [callback for callback in callbacks_of(trainer) if callback is not resume])
-        raise
-    if resume is not None:
-        # Lightning is in the middle of its own round of `setup` calls over the list as it was.
-        resume.setup(trainer, module, "fit")
-    return attachment
-
-
-def _exact_resume(trainer: Trainer) -> Method | None:
-    from thunderstone.resume import ExactResume
-
-    if any(isinstance(callback, ExactResume) for callback in callbacks_of(trainer)):
-        return None
-    resume: Method = ExactResume()
-    # First in the list, and in a list of its own: Lightning is iterating over the present one.
-    set_callbacks(trainer, [resume, *callbacks_of(trainer)])
-    return resume
+if TYPE_CHECKING:
+    from thunderstone.attachment.training_pass import DrawnBatch
 
 
 class Attachment:
@@ -98,6 +54,8 @@ class Attachment:
         manager: The pluggy manager on which every method and observer is a plug-in. Register an observer with
             ``manager.register(observer)``.
         window: The accumulation window in progress.
+        tracker: Writes what methods report; on rank zero alone.
+        enforcement: What keeps masked weights at zero; None where no method owns masks.
         active: Whether the fit is running.
     """
 
@@ -117,32 +75,42 @@ class Attachment:
         self._parallelism = Parallelism()
         self._original: dict[str, Callable[..., Any]] = {}
         self._patched_before: dict[str, Any] = {}
-        self.manager = _Manager(PROJECT)
-        self.manager.add_hookspecs(AttachmentHooks)
         self._started = False
-        self._tracker: Tracker | None = None
+        self.tracker: Tracker | None = None
         check_composition(self.methods)
-        # pluggy calls the last registered first; users read their list of callbacks from the front.
-        for number, method in reversed(list(enumerate(self.methods))):
-            self._register(method, f"{type(method).__name__}[{number}]")
-        self._check_settings()
+        self.manager = HookManager(self.methods)
+        check_settings(trainer, module, self.methods, self.manager)
         if trainer.is_global_zero:
-            self._tracker = Tracker(trainer)
-            self.manager.register(self._tracker, "tracker")
+            self.tracker = Tracker(trainer)
+            self.manager.register(self.tracker, "tracker")
         self.loss_terms = LossTerms(self.manager, self.methods)
+        self._mask_owner = next((method for method in self.methods if "masks" in method.exclusive), None)
+        self.enforcement: MaskEnforcement | None = None
+        if self._mask_owner is not None:
+            self._mask_owner.masks.begin(module)
+            self.enforcement = MaskEnforcement(trainer, module, self._mask_owner.masks)
+        self._runner = runner_of(self)
         attached: list[Method] = []
         try:
+            if self._runner is not None:
+                self._runner.prepare()
             for method in self.methods:
                 method._attachment = self
                 attached.append(method)
                 method.on_attach(trainer, module)
         except BaseException:
             self.active = False
+            if self._runner is not None:
+                self._runner.stop()
             for method in attached[:-1]:
                 method.on_detach(trainer, module)
             for method in attached:
                 method._attachment = None
             raise
+        if self.manager.hook.prepare_data.get_hookimpls():
+            # Before `start`: a schedule may ask how many steps there will be, and so for the training loader, while
+            # the optimizers are set up.
+            self._wrap("process_dataloader", self._process_dataloader)
 
     # -- life cycle ----------------------------------------------------------------------------------------------------
 
@@ -152,12 +120,14 @@ class Attachment:
             return
         self._started = True
         # Once more: the module's own `setup` has run since.
-        self._check_settings()
-        if self._tracker is not None:
-            self._tracker.start([method for method in self.methods if method is not self._inserted])
-        if self.manager.hook.prepare_data.get_hookimpls():
-            self._wrap("process_dataloader", self._process_dataloader)
-        if self._takes_part_in_steps():
+        check_settings(self.trainer, self.module, self.methods, self.manager)
+        if self.tracker is not None:
+            self.tracker.start([method for method in self.methods if method is not self._inserted])
+        if self.enforcement is not None:
+            self.enforcement.start()
+        if self._runner is not None:
+            self._runner.start()
+        if self.manager.takes_part_in_steps:
             self._parallelism = parallelism(self.trainer)
             for capture in self.loss_terms.captures:
                 capture.install(self.module)
@@ -179,11 +149,17 @@ class Attachment:
         with ExitStack() as undo:
             for method in reversed(self.methods):
                 undo.callback(method.on_detach, self.trainer, self.module)
-            if self._tracker is not None:
-                undo.callback(self._tracker.finish)
-            undo.callback(self._release_views)
+            if self._runner is not None:
+                # After the last records are written, which it puts columns beside.
+                undo.callback(self._runner.stop)
+            if self.tracker is not None:
+                undo.callback(self.tracker.finish)
+            undo.callback(self.release_views)
             for capture in self.loss_terms.captures:
                 undo.callback(capture.remove)
+            if self.enforcement is not None:
+                # Its wrapper lies below the attachment's own.
+                undo.callback(self.enforcement.stop)
             undo.callback(self._unwrap)
 
     def _unwrap(self) -> None:
@@ -191,7 +167,8 @@ class Attachment:
             vars(self.trainer.strategy).pop(name, None)
         vars(self.trainer.strategy).update(self._patched_before)
 
-    def _release_views(self) -> None:
+    def release_views(self) -> None:
+        """Give every training loader of this fit its own samplers back."""
         for view in self.views:
             view.release()
         self.views.clear()
@@ -212,6 +189,26 @@ class Attachment:
             set_callbacks(
                 self.trainer, [callback for callback in callbacks_of(self.trainer) if callback is not self._inserted]
             )
+
+    # -- rounds --------------------------------------------------------------------------------------------------------
+
+    @property
+    def rounds(self) -> Rounds:
+        """The rounds of this fit.
+
+        Raises:
+            StepError: No attached method declares that it owns them.
+        """
+        if self._runner is None:
+            raise StepError(
+                "no attached method owns rounds. HINT: declare exclusive = frozenset({'rounds'}) in the class"
+            )
+        return self._runner.rounds
+
+    def begin_round(self) -> None:
+        """Forget the data and the window of the round that is used up."""
+        self.release_views()
+        self.window.clear()
 
     # -- what methods ask of it in on_attach ---------------------------------------------------------------------------
 
@@ -251,6 +248,42 @@ class Attachment:
                     "on; further failures of observers are not reported."
                 )
 
+    @contextmanager
+    def off_the_record(self) -> Iterator[None]:
+        """Nothing that methods report inside reaches an observer."""
+        outer, self._replaying = self._replaying, True
+        try:
+            yield
+        finally:
+            self._replaying = outer
+
+    # -- what would be done with other batches -------------------------------------------------------------------------
+
+    def micro_batch(self, drawn: DrawnBatch) -> MicroBatch:
+        """A batch of a further pass as one that `rehearse` takes; it will see the random state of this moment."""
+        names = list(inspect.signature(self.module.training_step).parameters)
+        # As Lightning binds them: the batch first, its number where there is room for it.
+        arguments = (drawn.batch, drawn.number) if len(names) > 1 or "batch_idx" in names else (drawn.batch,)
+        device = self.trainer.strategy.root_device
+        return MicroBatch.take(self.module, device, arguments, {}, drawn.indices, number=drawn.number)
+
+    def rehearse(self, batches: Sequence[MicroBatch], without: Method) -> Rehearsal:
+        """What the optimizer would be given at the present weights if the next update were made of these batches.
+
+        All hooks of an update's gradients run, those of `without` aside, and no update is made: weights, `.grad`,
+        module, random states, the methods' attributes, logs and records are as before. Under data parallelism to be
+        called on every replica, and the gradients are those averaged over them.
+
+        Args:
+            batches: The micro-batches of the update: of a further pass (`micro_batch`) or of the present update
+                (`GradientStep.micro_batches`).
+            without: The method that asks.
+        """
+        if not self.manager.takes_part_in_steps:
+            check_strategy(self.trainer, type(without).__name__)
+            self._parallelism = parallelism(self.trainer)
+        return rehearse(self, batches, without)
+
     # -- the wrapped strategy ------------------------------------------------------------------------------------------
 
     def _process_dataloader(self, loader: Any) -> Any:
@@ -258,7 +291,7 @@ class Attachment:
         if self.trainer.training:
             if any(view.started for view in self.views):
                 # `reload_dataloaders_every_n_epochs`: the loaders of earlier epochs are not iterated any more.
-                self._release_views()
+                self.release_views()
             view = DataView(self.trainer, self.module, loader, self._continued)
             self.views.append(view)
             self.manager.hook.prepare_data(view=view)
@@ -272,23 +305,28 @@ class Attachment:
     def _training_step(self, *arguments: Any, **keywords: Any) -> Any:
         plan = self._open_window()
         indices = self._indices()
+        number = self.trainer.fit_loop.total_batch_idx
         if plan.recompute and not skips_backward(self.trainer):
             device = self.trainer.strategy.root_device
             if not self.window.batches:
                 self.window.handed_out_buffers = hands_out_buffers(self.trainer)
             last = self.window.batches[-1].module_state if self.window.batches else None
             untrained = UntrainedParameters(self.module, self.trainer.optimizers, last.untrained if last else None)
-            self.window.batches.append(MicroBatch.take(self.module, device, arguments, keywords, indices, untrained))
+            self.window.batches.append(
+                MicroBatch.take(self.module, device, arguments, keywords, indices, untrained, number)
+            )
         # The last micro-batch's step runs inside the optimizer's, which goes on after it.
         outer, self._within_step = self._within_step, True
         try:
-            return self._with_terms(arguments, keywords, plan, indices, replaying=False)
+            return self._with_terms(arguments, keywords, plan, indices, number, replaying=False)
         finally:
             self._within_step = outer
 
     def _replayed_step(self, batch: MicroBatch, plan: UpdatePlan, objective: Objective | None) -> Any:
         arguments, keywords = batch.fresh_call()
-        return self._with_terms(arguments, keywords, plan, batch.indices, replaying=True, objective=objective)
+        return self._with_terms(
+            arguments, keywords, plan, batch.indices, batch.number, replaying=True, objective=objective
+        )
 
     def _with_terms(
         self,
@@ -296,16 +334,21 @@ class Attachment:
         keywords: dict[str, Any],
         plan: UpdatePlan,
         indices: Tensor | None,
+        number: int,
         replaying: bool,
         objective: Objective | None = None,
     ) -> Any:
-        training_step = partial(self._original["training_step"], *arguments, **keywords)
+        # Not wrapped where no method takes part in steps; gradients of other batches may be asked for all the same.
+        own_step = self._original.get("training_step", self.trainer.strategy.training_step)
+        training_step = partial(own_step, *arguments, **keywords)
         if not self.loss_terms and objective is None:
             return training_step()
         batch = arguments[0] if arguments else next(iter(keywords.values()))
 
         def make_step(loss: Tensor) -> LossStep:
-            return LossStep(self.trainer, self.module, batch, loss, plan.index, replaying, indices, training_step)
+            return LossStep(
+                self.trainer, self.module, batch, loss, plan.index, number, replaying, indices, training_step
+            )
 
         context = self.trainer.precision_plugin.train_step_context
         return self.loss_terms.run(training_step, make_step, context, objective)
@@ -327,6 +370,8 @@ class Attachment:
                 result = closure()
             has_gradients = any(p.grad is not None for g in optimizer.param_groups for p in g["params"])
             if (result is not None or has_gradients) and not skips_backward(self.trainer):
+                if self.enforcement is not None:
+                    self.enforcement.mask_gradients()
                 self._transform(optimizer, plan)
             return result
 
@@ -337,12 +382,20 @@ class Attachment:
             self.manager.hook.after_update(
                 step=UpdateStep(self.trainer, self.module, optimizer, plan.index, skipped=skipped)
             )
+            if self.enforcement is not None and self._others_move_weights():
+                self.enforcement.enforce([optimizer])
             return output
         finally:
             self._within_step = False
             # As after the reduction that every update ends with in a plain run.
             hand_out_buffers(self.trainer, True)
             self.window.clear()
+            if self.enforcement is not None:
+                self.enforcement.forget_dense_gradients()
+
+    def _others_move_weights(self) -> bool:
+        hooks = self.manager.hook.after_update.get_hookimpls()
+        return any(hook.plugin is not self._mask_owner for hook in hooks)
 
     def _open_window(self) -> UpdatePlan:
         epoch = self.trainer.current_epoch
@@ -355,7 +408,7 @@ class Attachment:
         self.manager.hook.plan_update(plan=plan)
         if plan.local_gradients and self._parallelism.no_local_gradients:
             raise UnsupportedSettingError(
-                self._names(),
+                self.manager.step_users,
                 f"strategy={type(self.trainer.strategy).__name__}",
                 f"it asks for each replica's own gradients, and {self._parallelism.no_local_gradients}",
                 "use gradients averaged over replicas (sync=True)",
@@ -373,16 +426,17 @@ class Attachment:
                 "Trainer(accumulate_grad_batches=...), or leave optimizer_zero_grad to Lightning"
             )
 
-    def _transform(self, optimizer: Optimizer, plan: UpdatePlan) -> None:
-        def recompute(sync: bool, objective: Objective | None) -> None:
-            self._replaying = True
-            again = partial(self._replayed_step, plan=plan, objective=objective)
-            try:
-                replay(self.trainer, self.window, again, optimizer, sync=sync)
-            finally:
-                self._replaying = False
+    def gradient_step(
+        self, optimizer: Optimizer, plan: UpdatePlan, window: Window, *, rehearsal: bool = False
+    ) -> GradientStep:
+        """The step object of a window's gradients."""
 
-        step = GradientStep(
+        def recompute(sync: bool, objective: Objective | None) -> int:
+            again = partial(self._replayed_step, plan=plan, objective=objective)
+            with self.off_the_record():
+                return replay(self.trainer, window, again, optimizer, sync=sync)
+
+        return GradientStep(
             optimizer,
             self.module,
             index=plan.index,
@@ -392,68 +446,15 @@ class Attachment:
             replicas=self._parallelism.replicas,
             aliased=self._parallelism.aliased,
             shard_group=self._parallelism.shard_group,
+            micro_batches=window.batches,
+            rehearsal=rehearsal,
         )
+
+    def _transform(self, optimizer: Optimizer, plan: UpdatePlan) -> None:
+        step = self.gradient_step(optimizer, plan, self.window)
         try:
             self.manager.hook.transform_gradients(step=step)
         except StopIteration as error:
             # Lightning would take it for the end of the epoch and go on as if nothing had happened.
-            raise StepError(f"a transform_gradients hook of {self._names()} raised StopIteration") from error
+            raise StepError(f"a transform_gradients hook of {self.manager.step_users} raised StopIteration") from error
         step.synchronise()
-
-    # -- checks --------------------------------------------------------------------------------------------------------
-
-    def _register(self, method: Method, name: str) -> None:
-        try:
-            self.manager.register(method, name)
-            self.manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            known = [hook for hook in vars(AttachmentHooks) if not hook.startswith("_")]
-            unknown = [
-                attribute
-                for attribute in dir(type(method))
-                if self.manager.parse_hookimpl_opts(method, attribute) is not None and attribute not in known
-            ]
-            advice = suggestion(unknown[0], known) if unknown else f"Hooks: {', '.join(known)}."
-            who = type(method).__name__
-            raise HookError(f"{who} implements a hook that does not fit: {error}. {advice}") from error
-
-    def _takes_part_in_steps(self) -> bool:
-        return any(getattr(self.manager.hook, hook).get_hookimpls() for hook in _STEP_HOOKS)
-
-    def _names(self) -> str:
-        using = [
-            type(method).__name__
-            for method in self.methods
-            if any(caller.name in _STEP_HOOKS for caller in self.manager.get_hookcallers(method) or ())
-        ]
-        return " and ".join(using)
-
-    def _check_settings(self) -> None:
-        strategy = type(self.trainer.strategy).__name__
-        for method in self.methods:
-            if strategy in method.unsupported_strategies:
-                raise UnsupportedSettingError(
-                    type(method).__name__,
-                    f"strategy={strategy}",
-                    method.unsupported_strategies[strategy],
-                    "use another strategy, or leave the method out",
-                )
-        if not self._takes_part_in_steps():
-            return
-        if not self.module.automatic_optimization:
-            raise UnsupportedSettingError(
-                self._names(),
-                f"manual optimization ({type(self.module).__name__}.automatic_optimization is False)",
-                "the module steps its optimizers itself, so there is no moment at which the gradients of a whole "
-                "batch are there and the optimizer has not run",
-                "let Lightning optimize (automatic_optimization = True and a training_step that returns the loss), "
-                "or call the method's pure function from your own loop",
-            )
-        check_strategy(self.trainer, self._names())
-        if "dataloader_iter" in inspect.signature(self.module.training_step).parameters:
-            raise UnsupportedSettingError(
-                self._names(),
-                "training_step(self, dataloader_iter)",
-                "batches drawn by the module itself cannot be gone through a second time",
-                "take `batch` and let Lightning draw it",
-            )

@@ -1,4 +1,4 @@
-"""What methods may know of the training data: which samples a batch is made of."""
+"""What methods may do with the training data: know which samples a batch is made of, and train on a few of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from thunderstone.attachment.subset import Subset
 from thunderstone.errors import StepError, UnsupportedSettingError
 from thunderstone.lightning_private import batch_index
 
@@ -67,6 +68,8 @@ class DataView:
         self.module = module
         self.loader = loader
         self._record: IndexRecord | None = None
+        self._asking, self._hint = "", ""
+        self._subset: Subset | None = None
         self._attribute = ""
         self._first = 0
         self._seen_iterations = 0
@@ -79,8 +82,9 @@ class DataView:
 
     @property
     def started(self) -> bool:
-        """Whether the loader has been iterated with its indices tracked."""
-        return self._record is not None and self._record.iterations > 0
+        """Whether the loader has been iterated with its indices tracked, or over a subset."""
+        tracked = self._record is not None and self._record.iterations > 0
+        return tracked or (self._subset is not None and self._subset.started)
 
     def track_indices(self, method: str, hint: str) -> None:
         """Have the sample indices of every batch known as `LossStep.indices`; the batch itself is not touched.
@@ -108,8 +112,41 @@ class DataView:
             raise UnsupportedSettingError(method, "DataLoader(in_order=False)", reason, "use in_order=True")
         self._attribute = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
         self._record = IndexRecord(getattr(self.loader, self._attribute))
+        self._asking, self._hint = method, hint
         # DataLoader forbids assigning its samplers because a running iterator would not notice; none is running yet.
         vars(self.loader)[self._attribute] = self._record
+
+    def subset(self, method: str, samples: int, seed: int, hint: str) -> Subset:
+        """Have the loader draw from a fixed choice of its samples only, in the way it draws from all.
+
+        The choice depends on the seed and on the number of samples there are, and on nothing else: it is the same in
+        every epoch, in every process and after a resume. The dataset is not touched, and sample indices
+        (`track_indices`, in whatever order the two are called) stay those of the whole dataset.
+
+        Args:
+            method: Who asks, for messages.
+            samples: How many samples, 1 or more; all of them where there are fewer.
+            seed: Of the choice.
+            hint: What to do where a subset cannot be taken.
+
+        Raises:
+            UnsupportedSettingError: See `Subset`.
+            StepError: A subset of this loader was taken already.
+        """
+        if self._subset is not None:
+            raise StepError(
+                f"{method}: a subset of this training loader was taken already. HINT: attach one such method"
+            )
+        record = self._record
+        if record is not None:
+            vars(self.loader)[self._attribute] = record._sampler
+        try:
+            self._subset = Subset(method, self.loader, samples, seed, hint)
+        finally:
+            if record is not None:
+                record._sampler = getattr(self.loader, self._attribute)
+                vars(self.loader)[self._attribute] = record
+        return self._subset
 
     def current_indices(self) -> Tensor | None:
         """Indices of the batch in training, int64 (batch size,), or None when they are not tracked.
@@ -130,13 +167,16 @@ class DataView:
             return torch.as_tensor(record.entries[position - self._first], dtype=torch.int64).reshape(-1)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise StepError(
-                f"the samples of batch {position} cannot be known: the loader's {self._attribute} "
+                f"{self._asking}: the samples of batch {position} cannot be known: the loader's {self._attribute} "
                 f"({type(record._sampler).__name__}) did not yield integer indices for it ({error}). HINT: use a "
-                "sampler that yields integers, or a method that needs no sample indices"
+                f"sampler that yields integers, or {self._hint}"
             ) from error
 
     def release(self) -> None:
-        """Give the loader its own sampler back."""
+        """Give the loader its own samplers back."""
         if self._record is not None:
             vars(self.loader)[self._attribute] = self._record._sampler
             self._record = None
+        if self._subset is not None:
+            self._subset.release()
+            self._subset = None

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thunderstone.attachment.window import UpdatePlan
+from thunderstone.attachment.window import MicroBatch, UpdatePlan
 from thunderstone.errors import StepError
 from thunderstone.tensor_lists import add_into, copy_into, local, total_norm
 
@@ -39,7 +39,7 @@ class GradientStep:
         module: The module that owns the parameters; gives them their names.
         index: Number of the update, like `trainer.global_step`.
         recompute: Accumulates gradients at the current weights into `.grad`; takes whether to average over replicas,
-            and an objective or None. None when nothing was recorded.
+            and an objective or None, and returns how many micro-batches gave a loss. None when nothing was recorded.
         scaler: The run's GradScaler, if it has one.
         synchronised: Whether the gradients are already averaged over replicas. A method that asked for local
             gradients and leaves averaged ones (of a `recompute`) sets it; otherwise the attachment averages them.
@@ -47,6 +47,13 @@ class GradientStep:
         aliased: Gradients are views into buckets that the next pass overwrites (DDP's `gradient_as_bucket_view`).
         shard_group: Process group over which plain parameters are sharded (FSDP1); None when they are whole or
             DTensors.
+        micro_batches: What the update is made of, where it was recorded; see `Attachment.rehearse`.
+        rehearsal: No update follows: some method only wants to know what would be done with these gradients. The
+            step is to be transformed as in an update, and nothing of it is to be kept.
+
+    Attributes:
+        losses: How many micro-batches gave a loss in the last `recompute`; 0 before it. Their mean losses are divided
+            by `accumulate_grad_batches` and added, so the last update of an epoch may be smaller than the others.
     """
 
     def __init__(
@@ -55,13 +62,18 @@ class GradientStep:
         module: nn.Module,
         *,
         index: int = 0,
-        recompute: Callable[[bool, Objective | None], None] | None = None,
+        recompute: Callable[[bool, Objective | None], int] | None = None,
         scaler: torch.amp.GradScaler | None = None,
         synchronised: bool = True,
         replicas: int = 1,
         aliased: bool = False,
         shard_group: dist.ProcessGroup | None = None,
+        micro_batches: Sequence[MicroBatch] = (),
+        rehearsal: bool = False,
     ) -> None:
+        self.micro_batches = tuple(micro_batches)
+        self.rehearsal = rehearsal
+        self.losses = 0
         self.optimizer = optimizer
         self.module = module
         self.index = index
@@ -146,9 +158,9 @@ class GradientStep:
         try:
             # An objective need not reach every parameter, which DDP's reducer would wait for: average by hand.
             by_hand = objective is not None and sync and self.replicas > 1
-            self._recompute(sync and not by_hand, objective)
+            self.losses = self._recompute(sync and not by_hand, objective)
             gradients = self._owned(self.gradients)
-            return self._averaged(gradients) if by_hand else gradients
+            return self.averaged(gradients) if by_hand else gradients
         finally:
             for parameter, gradient in zip(everything, kept, strict=True):
                 parameter.grad = gradient
@@ -165,15 +177,25 @@ class GradientStep:
         self._check_length("delta", delta)
         moved = [(p, d) for p, d in zip(self.parameters, delta, strict=True) if d is not None]
         targets = [parameter for parameter, _ in moved]
-        with torch.no_grad():
-            saved = [local(parameter).clone() for parameter in targets]
-        try:
+        with _put_back_afterwards(targets):
             add_into(targets, [step for _, step in moved])
             # The direction is as large as the weights; a caller that passed it as an expression gets the memory back.
             del moved, delta
             yield
-        finally:
-            copy_into(targets, saved)
+
+    @contextmanager
+    def moved_to(self, values: Sequence[Tensor | None]) -> Iterator[None]:
+        """The very bits of `values` for weights inside, those from before afterwards, also after an exception.
+
+        Args:
+            values: Parallel to `parameters`, of the same shapes; None leaves a parameter where it is.
+        """
+        self._check_length("values", values)
+        moved = [(p, value) for p, value in zip(self.parameters, values, strict=True) if value is not None]
+        targets = [parameter for parameter, _ in moved]
+        with _put_back_afterwards(targets):
+            copy_into(targets, [value for _, value in moved])
+            yield
 
     def norm(self, tensors: Sequence[Tensor | None] | None = None) -> Tensor:
         """L2 norm over all entries together (default: the gradients), reduced over shards; 0-d tensor."""
@@ -190,12 +212,13 @@ class GradientStep:
         """Average gradients that are still each replica's own. Called by the attachment after the last hook."""
         if self.synchronised or self.replicas == 1:
             return
-        self.gradients = self._averaged(self.gradients)
+        self.gradients = self.averaged(self.gradients)
         self.synchronised = True
 
-    def _averaged(self, gradients: Gradients) -> Gradients:
-        if not self.parameters:
-            return []
+    def averaged(self, gradients: Gradients) -> Gradients:
+        """New tensors: each replica's own gradients averaged over the replicas. To be called on all of them."""
+        if not self.parameters or self.replicas == 1:
+            return [None if gradient is None else gradient.clone() for gradient in gradients]
         # A parameter without a gradient here may have one on another replica: everyone takes part for those of anyone.
         flags = [float(gradient is not None) for gradient in gradients]
         present = torch.tensor(flags, device=self.parameters[0].device)
@@ -223,6 +246,16 @@ class GradientStep:
                 f"{what} has {len(values)} entries for {len(self.parameters)} parameters. HINT: give one entry for "
                 "each of step.parameters, None where there is nothing"
             )
+
+
+@contextmanager
+def _put_back_afterwards(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    with torch.no_grad():
+        saved = [local(parameter).clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        copy_into(parameters, saved)
 
 
 @dataclass(frozen=True)

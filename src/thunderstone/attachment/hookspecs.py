@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thunderstone.attachment.data_view import DataView
     from thunderstone.attachment.gradient_step import GradientStep, UpdatePlan, UpdateStep
     from thunderstone.attachment.loss_terms import LossStep
+    from thunderstone.attachment.rounds import Round
     from thunderstone.tracking.records import Record
 
 
@@ -28,7 +29,8 @@ class AttachmentHooks:
     def prepare_data(self, view: DataView) -> None:
         """Called for the training loader before it is iterated, once a loader, on every rank.
 
-        A method that needs to know which samples a batch is made of calls `view.track_indices` here.
+        A method that needs to know which samples a batch is made of calls `view.track_indices` here, one that trains
+        on a few of them `view.subset`.
         """
 
     @hookspec
@@ -54,12 +56,29 @@ class AttachmentHooks:
         """Called when the gradients of the whole accumulated batch are there and clipping has not run.
 
         Under a GradScaler they are still scaled (`step.loss_scale`). Read `step.gradients`, assign to it to replace
-        them. Not called when every micro-batch's `training_step` returned None.
+        them. Not called when every micro-batch's `training_step` returned None. With `step.rehearsal` set no update
+        follows: transform as always, and keep nothing of it.
         """
 
     @hookspec
     def after_update(self, step: UpdateStep) -> None:
         """Called after the optimizer has stepped (or was skipped by a GradScaler: `step.skipped`)."""
+
+    @hookspec(firstresult=True)
+    def another_round(self, round: Round) -> bool | None:
+        """Called when a training budget is used up (epochs, steps or time, or a callback asked to stop): True spends it
+        again. On every rank; rank zero's answer holds. Nothing is to be changed here.
+
+        Only the method that declares ``exclusive = {"rounds"}`` may implement it.
+        """
+
+    @hookspec
+    def next_round(self, round: Round) -> None:
+        """Called when a training budget is used up and another follows, on every rank.
+
+        The module has the weights the round ended with; give it those the next begins with (`round.rewind()`, masks).
+        Everything else is put back by the host afterwards: optimizers, schedules, counters, loaders, callbacks.
+        """
 
     @hookspec
     def record(self, record: Record) -> None:

@@ -33,6 +33,8 @@ class LossStep:
         batch: The batch as `training_step` got it.
         loss: The loss it returned, with its graph, before accumulation scaling.
         index: Number of the update this micro-batch belongs to, like `trainer.global_step`.
+        batch_number: Number of this micro-batch since training began, from 0; the same in a second pass over it and
+            after a resume. A method that draws random numbers of its own seeds them with it.
         replay: This is a second pass over the same micro-batch (some method recomputes gradients): the terms are
             wanted, what a method keeps of a batch is not to be changed.
         indices: Position in the training dataset of every sample of the batch, int64 of shape (batch size,), on the
@@ -44,6 +46,7 @@ class LossStep:
     batch: Any
     loss: Tensor
     index: int
+    batch_number: int
     replay: bool
     indices: Tensor | None
     _again: Callable[[], Any]

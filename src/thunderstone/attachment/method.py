@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
     from thunderstone.attachment.attachment import Attachment
+    from thunderstone.attachment.masks import Masks
+    from thunderstone.attachment.rounds import Rounds
 
 
 class Method(Callback):
@@ -36,6 +38,8 @@ class Method(Callback):
     unsupported_strategies: ClassVar[dict[str, str]] = {}
 
     _attachment: Attachment | None = None
+    _masks: Masks | None = None
+    _rounds_of_fit: Rounds | None = None
 
     # -- identity ------------------------------------------------------------------------------------------------------
 
@@ -85,14 +89,46 @@ class Method(Callback):
             )
         return self._attachment
 
+    @property
+    def masks(self) -> Masks:
+        """The masks this method owns, which the host enforces; kept after the fit, and part of `state_dict`.
+
+        Raises:
+            StepError: The class does not declare that it owns them.
+        """
+        if "masks" not in self.exclusive:
+            raise StepError(
+                f"{type(self).__name__} does not own masks. HINT: declare exclusive = frozenset({{'masks'}}) in the "
+                "class"
+            )
+        if self._masks is None:
+            from thunderstone.attachment.masks import Masks
+
+            self._masks = Masks(type(self).__name__)
+        return self._masks
+
     # -- Lightning's side: subclasses that override these call super() -------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        if self._masks:
+            state["masks"] = self._masks.state_dict()
+        if self._rounds_of_fit is not None:
+            state["rounds"] = self._rounds_of_fit.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "masks" in state_dict:
+            self.masks.load_state_dict(state_dict["masks"])
+        if "rounds" in state_dict and self._rounds_of_fit is not None:
+            self._rounds_of_fit.load_state_dict(state_dict["rounds"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         import lightning.pytorch
 
-        from thunderstone.attachment.attachment import attach
+        from thunderstone.attachment.attaching import attach
 
         if not isinstance(trainer, lightning.pytorch.Trainer):
             raise UnsupportedSettingError(

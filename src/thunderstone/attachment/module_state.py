@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,13 @@ class ModuleState:
     def __init__(self, module: nn.Module, untrained: UntrainedParameters | None = None) -> None:
         self.untrained = untrained
         self._undo: list[Undo] = []
+        # Most of what there is, in lists and put back in one go rather than by an `Undo` each: this runs every step.
+        self._modes: list[tuple[dict[str, Any], bool]] = []
+        self._buffers: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []
+        self._tensors: list[Tensor] = []
+        self._values: list[Tensor] = []
         self._portable: dict[str, Any] = {}
         if untrained is not None:
-            self._undo.append(untrained.restore)
             self._portable.update(untrained.named())
         # Those in sight first, so that each goes by its own name however else it can be reached.
         children = list(module.named_modules())
@@ -94,6 +99,16 @@ class ModuleState:
     def restore(self) -> None:
         """Put everything back in place. May be called any number of times."""
         with torch.no_grad():
+            if self.untrained is not None:
+                self.untrained.restore()
+            for attributes, training in self._modes:
+                if attributes["training"] is not training:
+                    attributes["training"] = training
+            for buffers, saved in self._buffers:
+                _put_back(buffers, saved)
+            if self._tensors:
+                torch._foreach_copy_(self._tensors, self._values)
+            # Last: among these are the values that a checkpoint has for some of the above.
             for undo in self._undo:
                 undo()
 
@@ -115,16 +130,19 @@ class ModuleState:
 
     def _capture_module(self, path: str, module: nn.Module, seen: set[int]) -> None:
         attributes = vars(module)
-        prefix = f"{path}." if path else "."
         buffers = attributes["_buffers"]
+        if not buffers and _is_torch_layer(type(module)):
+            self._modes.append((attributes, attributes["training"]))
+            return
+        prefix = f"{path}." if path else "."
         if buffers:
-            self._undo.append(_mapping_undo(buffers, dict(buffers)))
+            self._buffers.append((buffers, dict(buffers)))
             for key, buffer in buffers.items():
-                self._capture_value(f"{prefix}{key}", buffer, seen, _DEPTH)
-        if type(module).__module__.startswith("torch.nn.modules."):
-            # torch's own layers keep their statistics in buffers; what else they hold is configuration.
-            training = module.training
-            self._undo.append(lambda: attributes.__setitem__("training", training))
+                if buffer is not None and id(buffer) not in seen:
+                    seen.add(id(buffer))
+                    self._capture_tensor(f"{prefix}{key}", buffer, _DEPTH)
+        if _is_torch_layer(type(module)):
+            self._modes.append((attributes, attributes["training"]))
             return
         kept = {key: value for key, value in attributes.items() if key not in _MACHINERY and key != "_buffers"}
         self._undo.append(_attributes_undo(attributes, kept))
@@ -148,11 +166,7 @@ class ModuleState:
             self._capture_hidden(name, value, seen)
             return
         if isinstance(value, Tensor):
-            if _can_be_written(value):
-                saved = value.detach().clone()
-                if depth == _DEPTH:
-                    self._portable[name] = saved
-                self._undo.append(lambda: _write(value, saved))
+            self._capture_tensor(name, value, depth)
             return
         undo = _undo_of(value)
         if undo is not None:
@@ -161,16 +175,28 @@ class ModuleState:
             for key, inner in _contents(value):
                 self._capture_value(f"{name}[{key!r}]", inner, seen, depth - 1)
 
+    def _capture_tensor(self, name: str, tensor: Tensor, depth: int) -> None:
+        if not _can_be_written(tensor):
+            return
+        saved = tensor.clone()
+        self._tensors.append(tensor)
+        self._values.append(saved)
+        if depth == _DEPTH:
+            self._portable[name] = saved
 
-def _write(target: Tensor, saved: Tensor) -> None:
-    target.copy_(saved)
+
+def _is_torch_layer(kind: type[nn.Module]) -> bool:
+    """torch's own layers keep their statistics in buffers; what else they hold is configuration."""
+    return kind.__module__.startswith("torch.nn.modules.")
 
 
 def _can_be_written(tensor: Tensor) -> bool:
     """Whether the tensor is plain storage: not a result with a graph, not expanded, not an inference tensor."""
     if tensor.requires_grad or tensor.is_inference() or tensor.layout is not torch.strided:
         return False
-    return all(stride != 0 or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.is_contiguous() or all(
+        stride != 0 or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _undo_of(value: Any) -> Undo | None:
@@ -182,7 +208,7 @@ def _undo_of(value: Any) -> Undo | None:
         items = list(value)
         return lambda: value.__setitem__(slice(None), items)
     if isinstance(value, dict):
-        return _mapping_undo(value, dict(value)) if len(value) <= _LARGEST_COPIED else None
+        return partial(_put_back, value, dict(value)) if len(value) <= _LARGEST_COPIED else None
     if isinstance(value, (set, deque)):
         return _refill_undo(value) if len(value) <= _LARGEST_COPIED else None
     if isinstance(value, torch.Generator):
@@ -220,14 +246,14 @@ def _is_plain_object(value: Any) -> bool:
     return root not in _NOT_STATISTICS
 
 
-def _mapping_undo(mapping: dict[Any, Any], saved: dict[Any, Any]) -> Undo:
-    def undo() -> None:
-        # Untouched mappings stay untouched: torch.compile guards on some of them.
-        if len(mapping) != len(saved) or any(mapping.get(key, undo) is not value for key, value in saved.items()):
-            mapping.clear()
-            mapping.update(saved)
+_NOTHING = object()
 
-    return undo
+
+def _put_back(mapping: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    # Untouched mappings stay untouched: torch.compile guards on some of them.
+    if len(mapping) != len(saved) or any(mapping.get(key, _NOTHING) is not value for key, value in saved.items()):
+        mapping.clear()
+        mapping.update(saved)
 
 
 def _attributes_undo(attributes: dict[str, Any], kept: dict[str, Any]) -> Undo:

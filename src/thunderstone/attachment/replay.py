@@ -28,7 +28,7 @@ def replay(
     optimizer: Optimizer,
     *,
     sync: bool,
-) -> None:
+) -> int:
     """Accumulate the gradients of the window's micro-batches at the current weights into `.grad`.
 
     Every micro-batch runs under the random and module state its first pass began with. Afterwards random state,
@@ -40,12 +40,15 @@ def replay(
         training_step: Runs the strategy's own `training_step`, and the loss terms, on a recorded micro-batch.
         optimizer: Passed to the precision plug-in's backward, as Lightning does.
         sync: Average over replicas with the last micro-batch; False leaves every replica its own gradient.
+
+    Returns:
+        How many of the micro-batches gave a loss.
     """
     strategy, module = trainer.strategy, trainer.lightning_module
     scaler = gradient_scaler(trainer)
     after_random = RandomState(strategy.root_device)
     after_state = ModuleState(module, UntrainedParameters(module, trainer.optimizers))
-    last = len(window.batches) - 1
+    last, losses = len(window.batches) - 1, 0
     hand_out_buffers(trainer, window.handed_out_buffers)
     try:
         with silenced(trainer, module), torch.enable_grad():
@@ -63,9 +66,11 @@ def replay(
                     # The precision plug-in's backward calls the module's own `backward` and none of the hooks around
                     # it, which must see one pass.
                     strategy.precision_plugin.backward(loss, module, optimizer)
+                    losses += 1
     finally:
         after_state.restore()
         after_random.restore()
+    return losses
 
 
 def loss_of(output: Any) -> Tensor | None:

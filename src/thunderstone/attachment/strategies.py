@@ -54,6 +54,18 @@ def check_strategy(trainer: Trainer, method: str) -> None:
         )
 
 
+def check_whole_parameters(trainer: Trainer, method: str) -> None:
+    """Refuse strategies under which a rank holds pieces of parameters, or none that can be written to."""
+    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+        raise UnsupportedSettingError(
+            method,
+            f"strategy={type(trainer.strategy).__name__}",
+            "masks are laid over whole parameters, rounds begin from them, and under sharding no rank holds one",
+            "use one device or strategy='ddp'",
+        )
+    check_strategy(trainer, method)
+
+
 def hands_out_buffers(trainer: Trainer) -> bool:
     """Whether rank 0's buffers go to all replicas at the beginning of the next forward pass.
 

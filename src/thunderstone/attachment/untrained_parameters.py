@@ -33,9 +33,11 @@ class UntrainedParameters:
             if parameter.requires_grad
         }
         named = dict(module.named_parameters())
-        size = sum(parameter.nbytes for parameter in named.values() if id(parameter) in trained)
         untrained = {name: parameter for name, parameter in named.items() if id(parameter) not in trained}
         self._kept: dict[str, tuple[nn.Parameter, tuple[int, int], Tensor]] = {}
+        if not untrained:
+            return
+        size = sum(parameter.nbytes for parameter in named.values() if id(parameter) in trained)
         if sum(parameter.nbytes for parameter in untrained.values()) > size:
             return
         for name, parameter in untrained.items():

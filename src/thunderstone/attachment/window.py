@@ -43,7 +43,7 @@ class UpdatePlan:
 
 @dataclass
 class MicroBatch:
-    """One recorded call of `training_step`."""
+    """One recorded call of `training_step`; `number` is that of the batch since training began."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -51,6 +51,7 @@ class MicroBatch:
     module_state: ModuleState | None
     versions: list[tuple[Tensor, int]] = field(default_factory=list)
     indices: Tensor | None = None
+    number: int = 0
 
     @classmethod
     def take(
@@ -61,12 +62,14 @@ class MicroBatch:
         keywords: dict[str, Any],
         indices: Tensor | None = None,
         untrained: UntrainedParameters | None = None,
+        number: int = 0,
     ) -> MicroBatch:
         """Record a call that is about to be made. Tensors are kept by reference, containers are copied."""
         arguments, keywords = copy_containers(arguments), copy_containers(keywords)
         versions: list[tuple[Tensor, int]] = []
         _collect_versions((arguments, keywords), versions)
-        return cls(arguments, keywords, RandomState(device), ModuleState(module, untrained), versions, indices)
+        state = ModuleState(module, untrained)
+        return cls(arguments, keywords, RandomState(device), state, versions, indices, number)
 
     def fresh_call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments for another pass, in containers of their own.
@@ -125,6 +128,7 @@ class Window:
                     "arguments": batch.arguments,
                     "keywords": batch.keywords,
                     "indices": batch.indices,
+                    "number": batch.number,
                     "random_state": batch.random_state.state_dict(),
                     "module_state": batch.module_state.portable() if batch.module_state is not None else {},
                 }
@@ -159,7 +163,9 @@ class Window:
             random_state = RandomState.from_state_dict(saved["random_state"], device)
             module_state = ModuleState.from_portable(module, saved["module_state"])
             self.batches.append(
-                MicroBatch(tuple(arguments), keywords, random_state, module_state, versions, saved["indices"])
+                MicroBatch(
+                    tuple(arguments), keywords, random_state, module_state, versions, saved["indices"], saved["number"]
+                )
             )
 
 

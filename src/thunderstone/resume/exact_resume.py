@@ -90,6 +90,47 @@ class ExactResume(Method):
         if self._recorder is not None:
             self._recorder.freeze()
 
+    # -- rounds --------------------------------------------------------------------------------------------------------
+
+    def begin_round(self) -> None:
+        """The budget is spent again: what is known of the data of the round before holds no more."""
+        self._loaded, self._continued = None, False
+        if self._recorder is not None:
+            self._recorder.stop()
+            self._recorder = LoaderRecorder(self.attachment.trainer, self.reload_consumed)
+
+    def place(self) -> dict[str, Any]:
+        """Where the run is at this moment, on this rank; see `run_from`."""
+        assert self._recorder is not None
+        return self._capture(self.attachment.trainer, self._recorder)
+
+    def go_on_from(self, place: dict[str, Any], restored: Callable[[], None] = lambda: None) -> None:
+        """Let the fit loop's next run go on from a place.
+
+        Args:
+            place: Of this fit (`place`), or of one that is resumed.
+            restored: Called when the random states are those of the place, right before the first thing is done.
+        """
+        assert self._recorder is not None
+        trainer = self.attachment.trainer
+        self._loaded = place
+
+        def restore() -> None:
+            self._restore()
+            restored()
+
+        continuation = Continuation(trainer, self.attachment.module, self._recorder, place, restore)
+        put_back = lightning_private.replace_run(trainer, lambda: self._run(continuation))
+        # Lightning checks the validation loop before it goes on from the end of an epoch: the module would go through
+        # the hooks of a validation that the interrupted run did not have at this point.
+        sanity_steps, trainer.num_sanity_val_steps = trainer.num_sanity_val_steps, 0
+
+        def undo() -> None:
+            put_back()
+            trainer.num_sanity_val_steps = sanity_steps
+
+        self._undo_run = undo
+
     # -- writing a checkpoint ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,7 +182,7 @@ class ExactResume(Method):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self.enabled or self._attachment is None or self._recorder is None:
             return
-        trainer, module = self._attachment.trainer, self._attachment.module
+        trainer = self._attachment.trainer
         reason = _cannot_be_used(state_dict, trainer)
         if reason is not None:
             rank_zero_warn(
@@ -149,24 +190,22 @@ class ExactResume(Method):
                 "the beginning of the epoch's data if it was interrupted in mid-epoch"
             )
             return
-        self._loaded = state_dict["ranks"][trainer.global_rank]
-        continuation = Continuation(trainer, module, self._recorder, self._loaded, self._restore)
-        put_back = lightning_private.replace_run(trainer, lambda: self._run(continuation))
-        # Lightning checks the validation loop before it goes on from the end of an epoch: the module would go through
-        # the hooks of a validation that the interrupted run did not have at this point.
-        sanity_steps, trainer.num_sanity_val_steps = trainer.num_sanity_val_steps, 0
-
-        def undo() -> None:
-            put_back()
-            trainer.num_sanity_val_steps = sanity_steps
-
-        self._undo_run = undo
+        self.go_on_from(state_dict["ranks"][trainer.global_rank])
 
     def _run(self, continuation: Continuation) -> None:
         if self._undo_run is not None:
             self._undo_run()
             self._undo_run = None
+        self._forget_early_loader()
         continuation.run()
+
+    def _forget_early_loader(self) -> None:
+        # A loader made while the optimizers were set up knows nothing of the checkpoint, which was not loaded then.
+        attachment, saved = self._attachment, self._loaded
+        if attachment is None or saved is None or saved["loaders"] is None:
+            return
+        if lightning_private.forget_train_loader(attachment.trainer):
+            attachment.release_views()
 
     def _restore(self) -> None:
         saved, recorder, attachment = self._loaded, self._recorder, self._attachment

@@ -32,9 +32,23 @@ class Bench:
         self._runs: dict[tuple[str, str], Run] = {}
         self.kept: dict[str, Any] = {}
 
-    def method(self) -> Method:
-        """A new method in its default setting."""
-        return self.subject.default()
+    def method(self, case: Case | None = None) -> Method:
+        """A new method in its default setting, with the arguments that the subject declares for a module."""
+        return self._adapted(self.subject.default(), case)
+
+    def neutral(self, case: Case) -> Method:
+        """A new method that is switched off.
+
+        Raises:
+            CheckSkipped: The subject declares no such setting.
+        """
+        if self.subject.neutral is None:
+            raise CheckSkipped("the subject declares no neutral setting")
+        return self._adapted(self.subject.neutral(), case)
+
+    def _adapted(self, method: Method, case: Case | None) -> Method:
+        arguments = self.subject.module_arguments.get(case.name) if case is not None else None
+        return type(method)(**{**method.arguments, **arguments}) if arguments else method
 
     @property
     def label(self) -> str:
@@ -71,7 +85,7 @@ class Bench:
         """
         key = (case.name, setting.name)
         if key not in self._runs:
-            self._runs[key] = self.train(case, [self.method()], setting)
+            self._runs[key] = self.train(case, [self.method(case)], setting)
         return self._runs[key]
 
     def train(self, case: Case, callbacks: Sequence[Callback], setting: Setting = PLAIN, **options: Any) -> Run:

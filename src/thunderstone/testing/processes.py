@@ -171,7 +171,7 @@ def _launch_once(bench: Bench, job: Job) -> Finished:
             "ranks": job.ranks,
             "port": _free_port() if job.ranks > 1 else 0,
             "case": job.case.name,
-            "method": _description(bench.method(), folder) if job.attached else None,
+            "method": _description(bench.method(job.case), folder) if job.attached else None,
             "accumulate": job.accumulate,
             "save_every": job.save_every,
             "checkpoint": str(checkpoint),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from thunderstone.attachment.method import Method
 from thunderstone.errors import ArgumentError, suggestion
@@ -20,6 +21,8 @@ class Subject:
         default: Makes the method in its ordinary, effective setting. Called once a run; returns a new instance.
         neutral: Makes it in the setting that switches it off, e.g. ``lambda: SAM(rho=0)``; None where there is none.
         zoo: Names of the modules it is tried on (see `thunderstone.testing.zoo`); None for all of them.
+        module_arguments: Arguments that take the place of the factories' on single modules of the zoo, by the module's
+            name, e.g. ``{"cnn": {"output": "head"}}`` for a method that has to be told a submodule.
         changes_weights: The default setting trains to other weights than no method. False for a monitor.
         plain_first_step: The first forward pass sees the weights the module was built with, so what it logs equals
             the run without the method. False for a method that changes weights before training, e.g. a pruner.
@@ -33,6 +36,7 @@ class Subject:
     default: Factory
     neutral: Factory | None = None
     zoo: Sequence[str] | None = None
+    module_arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     changes_weights: bool = True
     plain_first_step: bool = True
     reports: bool = True
@@ -48,9 +52,10 @@ class Subject:
                 raise ArgumentError(
                     "Subject", attribute, value, "it must be a callable without arguments", f"{attribute}=lambda: …"
                 )
-        for name in self.zoo or ():
-            if name not in CASES:
-                raise ArgumentError("Subject", "zoo", name, "there is no such module", suggestion(name, CASES))
+        for attribute in ("zoo", "module_arguments"):
+            for name in getattr(self, attribute) or ():
+                if name not in CASES:
+                    raise ArgumentError("Subject", attribute, name, "there is no such module", suggestion(name, CASES))
 
 
 def as_subject(

@@ -36,6 +36,9 @@ class Sink(ABC):
     def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
         """Write the run's configuration: each method's arguments (primitives) by its name, and the run's tags."""
 
+    def axis(self, key: str, of: str) -> None:  # noqa: B027
+        """Draw the series whose keys match the pattern `of` against the one at `key`, where a place can."""
+
     @abstractmethod
     def table(self, record: Record) -> None:
         """Write a record whose value is a `Table`."""

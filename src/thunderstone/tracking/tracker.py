@@ -69,6 +69,11 @@ class Tracker:
             if config is not None:
                 self._attempt(sink.name, "the configuration", partial(sink.configuration, config, names(methods)))
 
+    def axis(self, key: str, of: str) -> None:
+        """Have the series whose keys match the pattern `of` drawn against the one at `key`, where a logger can."""
+        for sink in self._sinks:
+            self._attempt(sink.name, key, partial(sink.axis, key, of))
+
     def finish(self) -> None:
         """Write what is waiting and let go of the Trainer. Safe to call after an exception, and more than once."""
         self.flush()

@@ -41,6 +41,11 @@ class WandbSink(Sink):
             run.config.update({key: dict(arguments)}, allow_val_change=True)
         run.tags = tuple(dict.fromkeys((*(run.tags or ()), *tags)))
 
+    def axis(self, key: str, of: str) -> None:
+        run = self.logger.experiment
+        run.define_metric(key)
+        run.define_metric(of, step_metric=key)
+
     def table(self, record: Record) -> None:
         import wandb
 

@@ -48,8 +48,14 @@ class Ascent:
             # The scaler will skip this step. Weights of NaN would bring down modules that check what they are given, so
             # the second pass, which replicas must not leave out on their own, runs here and overflows again.
             return [None] * len(gradients)
-        if reporter is not None:
-            reporter.record("gradient_norm", step.unscaled(step.norm(present)))
+        known = None if reporter is None else step.norm(present)
+        if reporter is not None and known is not None:
+            reporter.record("gradient_norm", step.unscaled(known))
+
+        def norm(tensors: Sequence[Tensor | None]) -> Tensor:
+            # Most directions ask for the norm that is recorded.
+            return known if known is not None and tensors is present else step.norm(tensors)
+
         # Also with an empty list: under sharding every rank takes part in the direction's norm.
         directions = self._direction(
             present,
@@ -57,7 +63,7 @@ class Ascent:
             [radii[position] for position in moving],
             eta=self.eta,
             biases=[_is_bias(step.names[position]) for position in moving],
-            norm=step.norm,
+            norm=norm,
         )
         delta: list[Tensor | None] = [None] * len(gradients)
         for position, direction in zip(moving, directions, strict=True):

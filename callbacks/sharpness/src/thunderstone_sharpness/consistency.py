@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from thunderstone import ArgumentError, StepError
+from thunderstone import ArgumentError, Method, StepError
 from thunderstone.arguments import whole
 
 
@@ -36,6 +37,12 @@ def class_dimension(method: str, value: object) -> int:
     if number == 0:
         raise ArgumentError(method, "class_dim", 0, "dimension 0 is the batch", hint)
     return number
+
+
+def metric_name(name: str, method: Method, output: str | None, trainer: Trainer) -> str:
+    """`name`; with the output behind it where several instances are attached, one for each head of a module."""
+    several = sum(type(callback) is type(method) for callback in trainer.callbacks) > 1  # type: ignore[attr-defined]
+    return f"{name}/{output or 'forward'}" if several else name
 
 
 def check_logits(method: str, logits: Tensor, class_dim: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from thunderstone import GradientStep, LossStep, Method, UpdatePlan, hookimpl
+from thunderstone import GradientStep, LossStep, Method, StepError, UpdatePlan, hookimpl
 from thunderstone.arguments import captured, finite
 from thunderstone_sharpness.perturbations import l2
 
@@ -102,8 +102,10 @@ class IGNITE(Method):
         here = step.recompute(objective=self._mean_output)
         present = [g for g in here if g is not None]
         norm = step.norm(present)
-        directions = iter(l2(present, present, [self.r] * len(present), norm=lambda _: norm))
-        with step.perturbed([None if g is None else next(directions) for g in here]):
+        directions = l2(present, present, [self.r] * len(present), norm=lambda _: norm)
+        # Taken off the list one by one, so that nothing holds the direction once it is applied.
+        directions.reverse()
+        with step.perturbed([None if g is None else directions.pop() for g in here]):
             there = step.recompute(objective=self._mean_output)
         # Apple's GPUs have no float64.
         current = self._current.to(norm.device, torch.float32 if norm.device.type == "mps" else torch.float64)
@@ -121,6 +123,11 @@ class IGNITE(Method):
 
     def _mean_output(self, step: LossStep) -> Tensor:
         output = step.output(self._capture)
+        if not output.requires_grad:
+            raise StepError(
+                f"IGNITE: the output of {self._capture.described} has no gradient (it is detached, or of type "
+                f"{output.dtype}). HINT: capture the submodule whose output the loss is computed from"
+            )
         # A mean over many half-precision outputs would lose what it is to be differentiated for.
         return output.to(torch.promote_types(output.dtype, torch.float32)).mean()
 

@@ -38,15 +38,23 @@ class LogitsMemory:
         return self._logits is not None
 
     @property
+    def samples(self) -> int:
+        """For how many samples there is room."""
+        return self._written.shape[1]
+
+    @property
     def bytes(self) -> int:
         """Size of the memory in bytes."""
         if self._logits is None:
             return 0
         return self._logits.nbytes + self._written.nbytes + self._owner.nbytes
 
-    def allocate(self, samples: int, shape: tuple[int, ...]) -> None:
-        """Make room for `samples` samples with logits of `shape` each."""
-        self._allocate(samples, shape)
+    def reserve(self, samples: int, shape: tuple[int, ...]) -> None:
+        """Have room for `samples` samples at least, with logits of `shape` each; keep what is remembered."""
+        if self._logits is None:
+            self._allocate(samples, shape)
+        elif samples > self.samples:
+            self._grow(self._logits, samples)
 
     def forget(self) -> None:
         """Let no sample have a past, and keep the room."""
@@ -130,7 +138,7 @@ class LogitsMemory:
         logits, written = state["logits"], state["written"]
         if logits.shape[0] != self.epochs_back + 1:
             raise StepError(
-                f"the checkpoint remembers {logits.shape[0] - 1} epochs, epochs_back is {self.epochs_back}. HINT: "
+                f"SAF: the checkpoint remembers {logits.shape[0] - 1} epochs, epochs_back={self.epochs_back}. HINT: "
                 "resume with the same epochs_back"
             )
         memory = self._allocate(written.shape[1], tuple(logits.shape[2:]))
@@ -149,13 +157,15 @@ class LogitsMemory:
 
     def _with_room_for(self, samples: int) -> Tensor:
         if self._logits is None:
-            raise StepError("SAF's memory is used before it was allocated")
-        present = self._written.shape[1]
-        if samples <= present:
+            raise StepError("SAF: the memory is used before it was allocated. HINT: call `reserve` first")
+        if samples <= self.samples:
             return self._logits
-        logits, written, owner = self._logits, self._written, self._owner
         # A dataset that tells no length grows sample by sample: by half at least, or each batch would copy it all.
-        memory = self._allocate(max(samples, present + present // 2), tuple(logits.shape[2:]))
+        return self._grow(self._logits, max(samples, self.samples + self.samples // 2))
+
+    def _grow(self, logits: Tensor, samples: int) -> Tensor:
+        present, written, owner = self.samples, self._written, self._owner
+        memory = self._allocate(samples, tuple(logits.shape[2:]))
         memory[:, :present] = logits
         self._written[:, :present] = written
         self._owner[:present] = owner

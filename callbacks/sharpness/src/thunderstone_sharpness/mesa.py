@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from thunderstone import LossStep, Method, StepError, UpdateStep, hookimpl
 from thunderstone.arguments import captured, finite, whole
-from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
+from thunderstone_sharpness.consistency import check_logits, class_dimension, metric_name, trajectory_loss
 from thunderstone_sharpness.further_pass import without_trace
 from thunderstone_sharpness.replicas import broadcast_from_first, exchange_device
 
@@ -66,7 +67,6 @@ class MESA(Method):
         self.class_dim = class_dimension("MESA", class_dim)
         self._average: dict[str, Tensor] = {}
         self._loaded = False
-        self._statistics: list[Tensor] = []
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -91,16 +91,22 @@ class MESA(Method):
         """Begin the average at the weights training begins from, unless a checkpoint brought one."""
         if self.weight == 0:
             return
+        live = _tensors(pl_module)
         kept = self._average if self._loaded else {}
         self._loaded = False
         self._average = {
-            name: kept[name].to(value.device, _wide(value.dtype)) if name in kept else _copy(value)
-            for name, value in _tensors(pl_module).items()
+            name: value.to(live[name].device, _wide(live[name].dtype)) for name, value in kept.items() if name in live
         }
-        parameters = dict(pl_module.named_parameters(remove_duplicate=False))
-        self._statistics = [
-            value for name, value in self._average.items() if name not in parameters and value.is_floating_point()
-        ]
+        self._follow(live)
+
+    def _follow(self, live: dict[str, Tensor]) -> None:
+        """Hold what the module holds: modules gain layers, and make or resize buffers, while they train."""
+        shapes = {name: value.shape for name, value in self._average.items()}
+        if shapes != {name: value.shape for name, value in live.items()}:
+            self._average = {
+                name: self._average[name] if shapes.get(name) == value.shape else _copy(value)
+                for name, value in live.items()
+            }
 
     @hookimpl
     def after_update(self, step: UpdateStep) -> None:
@@ -108,6 +114,7 @@ class MESA(Method):
         if self.weight == 0 or step.skipped:
             return
         live = _tensors(step.module)
+        self._follow(live)
         smooth = [name for name, value in self._average.items() if value.is_floating_point() or value.is_complex()]
         with torch.no_grad():
             averaged = [self._average[name] for name in smooth]
@@ -117,9 +124,14 @@ class MESA(Method):
                 if not (value.is_floating_point() or value.is_complex()):
                     value.copy_(live[name])
         device = exchange_device(step.trainer)
-        if device is not None and self._statistics:
+        if device is not None:
             # Each replica has running statistics of its own between two forward passes; the first one's count.
-            broadcast_from_first(self._statistics, device)
+            statistics = [
+                value
+                for name, value in self._average.items()
+                if value.is_floating_point() and not isinstance(live[name], nn.Parameter)
+            ]
+            broadcast_from_first(statistics, device)
 
     @hookimpl
     def loss_terms(self, step: LossStep) -> dict[str, Tensor] | None:
@@ -130,12 +142,20 @@ class MESA(Method):
         present = self._capture.tensor(call.output)
         check_logits("MESA", present, self.class_dim)
         target = self._capture.target
+        self._follow(_tensors(step.module))
         # The names of tied weights are all there, each with its own copy of the same average.
         weights = self._weights_of(target)
+        versions = _versions(call.arguments, call.keywords)
         with without_trace(step.trainer, step.module, target):
             output = functional_call(target, weights, call.arguments, call.keywords, tie_weights=False)
+        if _versions(call.arguments, call.keywords) != versions:
+            raise StepError(
+                f"MESA: {self._capture.described} changes its input in place, so that the average was given another "
+                "input than the weights. HINT: capture a module that leaves its input alone, or have this one copy it"
+            )
         past = self._capture.tensor(output)
-        return {"trajectory_loss": self.weight * trajectory_loss(past, present, self.temperature, self.class_dim)}
+        term = self.weight * trajectory_loss(past, present, self.temperature, self.class_dim)
+        return {metric_name("trajectory_loss", self, self.output, step.trainer): term}
 
     def _weights_of(self, target: nn.Module) -> dict[str, Tensor]:
         prefix = f"{self._capture.name}." if self._capture.name else ""
@@ -169,6 +189,12 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
         **dict(module.named_parameters(remove_duplicate=False)),
         **{name: value for name, value in buffers if name not in passing},
     }
+
+
+def _versions(*inputs: Any) -> list[int]:
+    versions: list[int] = []
+    apply_to_collection(inputs, Tensor, lambda tensor: versions.append(tensor._version))
+    return versions
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -98,7 +98,14 @@ def adaptive_l2(
     scaled = list(torch._foreach_mul(list(gradients), scale))
     inverse = _inverse(norm(scaled))
     torch._foreach_mul_(scaled, scale)
-    return _times(scaled, rho, inverse)
+    # In place, and the scale is let go first: each of them is as large as the weights.
+    del scale
+    if len(set(rho)) == 1:
+        torch._foreach_mul_(scaled, inverse * rho[0])
+    else:
+        torch._foreach_mul_(scaled, list(rho))
+        torch._foreach_mul_(scaled, inverse)
+    return scaled
 
 
 def linf(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thunderstone import DataView, LossStep, Method, StepError, hookimpl
 from thunderstone.arguments import captured, finite, one_of, whole
-from thunderstone_sharpness.consistency import check_logits, class_dimension, trajectory_loss
+from thunderstone_sharpness.consistency import check_logits, class_dimension, metric_name, trajectory_loss
 from thunderstone_sharpness.logits_memory import LogitsMemory
 from thunderstone_sharpness.replicas import exchange_device
 
@@ -71,6 +71,7 @@ class SAF(Method):
         self.storage = one_of("SAF", "storage", storage, ("cpu", "device"))
         self._memory: LogitsMemory | None = None
         self._samples = 1
+        self._announced = False
         self._loaded = False
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +79,7 @@ class SAF(Method):
         if self.weight > 0:
             device = torch.device("cpu") if self.storage == "cpu" else trainer.strategy.root_device
             self._memory = LogitsMemory(self.epochs_back, _DTYPES[self.dtype], device)
-            self._loaded = False
+            self._announced = self._loaded = False
             self._capture = self.attachment.capture(self, self.output, self.call)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,14 +101,14 @@ class SAF(Method):
         """The divergence from the past, for the samples of the batch that have one."""
         memory, epoch = self._memory, step.trainer.current_epoch
         # The first batch of all is looked at early: what cannot work is said before hours of training.
-        if memory is None or (memory.allocated and epoch < self.start_epoch - self.epochs_back):
+        if memory is None or (self._announced and epoch < self.start_epoch - self.epochs_back):
             return None
         logits = step.output(self._capture)
         self._check(logits, step.indices)
         assert step.indices is not None
         memory.check(tuple(logits.shape[1:]))
-        if not memory.allocated:
-            self._allocate(memory, tuple(logits.shape[1:]))
+        if not self._announced or memory.samples < self._samples:
+            self._reserve(step.trainer, memory, tuple(logits.shape[1:]))
         term = None
         if epoch >= self.start_epoch:
             known, past = memory.read(step.indices, epoch)
@@ -117,7 +118,7 @@ class SAF(Method):
                 term = self.weight * trajectory_loss(past, chosen, self.temperature, self.class_dim)
         if not step.replay:
             memory.write(step.indices, epoch, logits, step.trainer.global_rank)
-        return None if term is None else {"trajectory_loss": term}
+        return None if term is None else {metric_name("trajectory_loss", self, self.output, step.trainer): term}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Share the epoch's logits: in later epochs a sample comes to another replica."""
@@ -126,22 +127,27 @@ class SAF(Method):
             self._memory.share(trainer.current_epoch, device)
 
     def _check(self, logits: Tensor, indices: Tensor | None) -> None:
-        rows = logits.shape[0] if logits.dim() else 1
-        if indices is None or rows != indices.shape[0]:
-            samples = "an unknown number of" if indices is None else indices.shape[0]
+        if indices is None:
             raise StepError(
-                f"SAF: the captured output has {rows} rows for a batch of {samples} samples. HINT: capture an output "
-                "whose first dimension is the batch, and train with one loader"
+                "SAF: which samples are in this batch is not known. HINT: train with one DataLoader over a map-style "
+                "dataset, or use MESA, which needs no sample indices"
+            )
+        rows = logits.shape[0] if logits.dim() else 1
+        if rows != indices.shape[0]:
+            raise StepError(
+                f"SAF: the captured output has {rows} rows for a batch of {indices.shape[0]} samples. HINT: capture an "
+                "output whose first dimension is the batch, all of it"
             )
         check_logits("SAF", logits, self.class_dim)
 
-    def _allocate(self, memory: LogitsMemory, shape: tuple[int, ...]) -> None:
-        memory.allocate(self._samples, shape)
+    def _reserve(self, trainer: Trainer, memory: LogitsMemory, shape: tuple[int, ...]) -> None:
+        memory.reserve(self._samples, shape)
+        self._announced = True
         rank_zero_info(
-            f"SAF remembers {self._samples} samples x {' x '.join(map(str, shape))} logits x {self.epochs_back + 1} "
+            f"SAF remembers {memory.samples} samples x {' x '.join(map(str, shape))} logits x {self.epochs_back + 1} "
             f"epochs in {self.dtype}: {memory.bytes / 2**20:.1f} MiB on {memory.device} in every process."
         )
-        self.record("memory_mib", memory.bytes / 2**20)
+        self.record(metric_name("memory_mib", self, self.output, trainer), memory.bytes / 2**20)
 
     def state_dict(self) -> dict[str, Any]:
         """The memory: all of what the replicas remember together."""

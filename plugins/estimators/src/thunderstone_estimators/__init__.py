@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thunderstone_estimators.control_variates import ControlVariateEstimate as ControlVariateEstimate
     from thunderstone_estimators.control_variates import control_variate as control_variate
+    from thunderstone_estimators.gradients import SVRG as SVRG
+    from thunderstone_estimators.gradients import GradientVariance as GradientVariance
     from thunderstone_estimators.score_function import ARM as ARM
     from thunderstone_estimators.score_function import NVIL as NVIL
     from thunderstone_estimators.score_function import REBAR as REBAR
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
         max_sliced_wasserstein_distance as max_sliced_wasserstein_distance,
     )
     from thunderstone_estimators.sliced_wasserstein import sliced_wasserstein_distance as sliced_wasserstein_distance
+    from thunderstone_estimators.sliced_wasserstein_penalty import (
+        SlicedWassersteinPenalty as SlicedWassersteinPenalty,
+    )
 
 # Loaded on first use: discovery imports this package and must stay light.
 _HOMES = {
@@ -35,15 +40,18 @@ _HOMES = {
     "ControlVariate": "sliced_wasserstein",
     "ControlVariateEstimate": "control_variates",
     "DisARM": "score_function",
+    "GradientVariance": "gradients",
     "LeaveOneOut": "score_function",
     "MuProp": "score_function",
     "NVIL": "score_function",
     "REBAR": "score_function",
     "RELAX": "score_function",
     "Reinforce": "score_function",
+    "SVRG": "gradients",
     "ScoreFunctionEstimate": "score_function",
     "SlicedWassersteinDistance": "sliced_wasserstein",
     "SlicedWassersteinLoss": "sliced_wasserstein",
+    "SlicedWassersteinPenalty": "sliced_wasserstein_penalty",
     "VarGrad": "score_function",
     "control_variate": "control_variates",
     "draw_directions": "sliced_wasserstein",
@@ -56,16 +64,19 @@ __all__ = [
     "NVIL",
     "REBAR",
     "RELAX",
+    "SVRG",
     "CloudPair",
     "ControlVariate",
     "ControlVariateEstimate",
     "DisARM",
+    "GradientVariance",
     "LeaveOneOut",
     "MuProp",
     "Reinforce",
     "ScoreFunctionEstimate",
     "SlicedWassersteinDistance",
     "SlicedWassersteinLoss",
+    "SlicedWassersteinPenalty",
     "VarGrad",
     "control_variate",
     "draw_directions",

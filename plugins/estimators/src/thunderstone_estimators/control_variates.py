@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,26 +84,58 @@ def control_variate(
         >>> round(result.gamma.item(), 6), round(result.estimate.item(), 6)
         (1.0, 4.0)
     """
+    found = _corrected(values, variates, means, weights, fit, detach, ridge)
+    f, c, w, gamma, several = found.f, found.c, found.w, found.gamma, found.several
+    count, number = c.shape[-2:]
+    # A common gamma was fitted to the very residuals it is judged by.
+    freedom = number if isinstance(fit, str) and fit == "ols" and count >= number + 2 else 0
+    with torch.no_grad():
+        plain, left = _variance_of_mean(f, w, 0), _variance_of_mean(found.values, w, freedom)
+        correlation = _correlation(f, c, w, several, ridge)
+        gain = torch.where(plain > 0, plain / left, torch.ones_like(plain))
+        mean_gamma = gamma.squeeze(-2) if gamma.shape[-2] == 1 else (w.unsqueeze(-1) * gamma).sum(-2)
+    return ControlVariateEstimate(
+        found.estimate, mean_gamma if several else mean_gamma.squeeze(-1), plain, left, correlation, gain
+    )
+
+
+def corrected_mean(
+    values: Tensor, variates: Tensor, means: Tensor | float, fit: str | float | Tensor = "ols", detach: bool = False
+) -> Tensor:
+    """``control_variate(...).estimate``, without working out how good it is: for inside of a training step."""
+    return _corrected(values, variates, means, None, fit, detach, 1e-10).estimate
+
+
+class _Corrected(NamedTuple):
+    """Values, variates and weights in one layout, gamma of every draw, corrected values and their mean."""
+
+    f: Tensor
+    c: Tensor
+    w: Tensor
+    gamma: Tensor
+    several: bool
+    values: Tensor
+    estimate: Tensor
+
+
+def _corrected(
+    values: Tensor,
+    variates: Tensor,
+    means: Tensor | float,
+    weights: Tensor | None,
+    fit: str | float | Tensor,
+    detach: bool,
+    ridge: float,
+) -> _Corrected:
     f, c, mu, several = _arranged(values, variates, means)
     w = _checked_weights(weights, f)
-    count, number = c.shape[-2:]
     ridge = finite(WHO, "ridge", ridge, "use 1e-10, or more for nearly collinear variates", minimum=0)
     flag(WHO, "detach", detach, "True keeps gamma out of the graph")
     gamma = _coefficients(fit, f, c, w, ridge, several)
     if detach:
         gamma = gamma.detach()
     corrected = f - (gamma * (c - mu.unsqueeze(-2))).sum(-1)
-    estimate = (w * corrected).sum(-1)
-    # A common gamma was fitted to the very residuals it is judged by.
-    freedom = number if isinstance(fit, str) and fit == "ols" and count >= number + 2 else 0
-    with torch.no_grad():
-        plain, left = _variance_of_mean(f, w, 0), _variance_of_mean(corrected, w, freedom)
-        correlation = _correlation(f, c, w, several, ridge)
-        gain = torch.where(plain > 0, plain / left, torch.ones_like(plain))
-        mean_gamma = gamma.squeeze(-2) if gamma.shape[-2] == 1 else (w.unsqueeze(-1) * gamma).sum(-2)
-    return ControlVariateEstimate(
-        estimate, mean_gamma if several else mean_gamma.squeeze(-1), plain, left, correlation, gain
-    )
+    return _Corrected(f, c, w, gamma, several, corrected, (w * corrected).sum(-1))
 
 
 def _arranged(values: Tensor, variates: Tensor, means: Tensor | float) -> tuple[Tensor, Tensor, Tensor, bool]:

@@ -1,12 +1,18 @@
 """What this package declares. Light: neither torch nor Lightning is imported here."""
 
-from thunderstone import Reference, StrategySpec, hookimpl
+from thunderstone import MethodSpec, Reference, StrategySpec, hookimpl
 
 _CONTROL_VARIATES = Reference(
     "Sliced Wasserstein Estimation with Control Variates",
     "Nguyen, Ho",
     2023,
     "https://arxiv.org/abs/2305.00402",
+)
+_SWAE = Reference(
+    "Sliced-Wasserstein Autoencoder: An Embarrassingly Simple Generative Model",
+    "Kolouri, Pope, Martin, Rohde",
+    2018,
+    "https://arxiv.org/abs/1804.01947",
 )
 _HARMONICS = Reference(
     "Sliced-Wasserstein Estimation with Spherical Harmonics as Control Variates",
@@ -68,6 +74,12 @@ _DISARM = Reference(
     2020,
     "https://arxiv.org/abs/2006.10680",
 )
+_ALPHA_SVRG = Reference(
+    "A Coefficient Makes SVRG Effective",
+    "Yin, Xu, Li, Darrell, Liu",
+    2023,
+    "https://arxiv.org/abs/2311.05589",
+)
 
 
 def _score(name: str, cls: str, summary: str, reference: Reference) -> StrategySpec:
@@ -80,14 +92,49 @@ def _variate(name: str, summary: str, reference: Reference | None) -> StrategySp
     return StrategySpec("estimators.control_variate", name, target, summary, reference)
 
 
+def _prior(name: str, summary: str) -> StrategySpec:
+    return StrategySpec("estimators.prior", name, f"thunderstone_estimators.priors:{name}", summary)
+
+
+@hookimpl
+def thunderstone_methods() -> list[MethodSpec]:
+    """Methods that attach to a Trainer."""
+    return [
+        MethodSpec(
+            "svrg",
+            "thunderstone_estimators.gradients.svrg:SVRG",
+            "estimators",
+            "Takes off each batch's gradient what the batch misses of the full gradient at earlier weights",
+            _ALPHA_SVRG,
+        ),
+        MethodSpec(
+            "gradient_variance",
+            "thunderstone_estimators.gradients.gradient_variance:GradientVariance",
+            "estimators",
+            "Measures variance and signal-to-noise of the gradient the optimizer is given, and what methods do to it",
+        ),
+        MethodSpec(
+            "sliced_wasserstein_penalty",
+            "thunderstone_estimators.sliced_wasserstein_penalty:SlicedWassersteinPenalty",
+            "estimators",
+            "Matches the distribution of an output to a prior or a second batch, e.g. an auto-encoder's code",
+            _SWAE,
+        ),
+    ]
+
+
 @hookimpl
 def thunderstone_strategies() -> list[StrategySpec]:
-    """Control variates of sliced Wasserstein, and score-function gradients."""
+    """Control variates of sliced Wasserstein, priors, and score-function gradients."""
     return [
         _variate("lower", "(theta . delta)^2 of the means: a lower bound of W2^2", _CONTROL_VARIATES),
         _variate("upper", "The lower bound plus both projected variances: an upper bound of W2^2", _CONTROL_VARIATES),
         _variate("gaussian", "W2^2 of the Gaussians with the projected moments", None),
         _variate("harmonic", "Even spherical harmonics, as many as half the draws can fit", _HARMONICS),
+        _prior("normal", "Standard normal"),
+        _prior("uniform", "Uniform on [-1, 1] in every coordinate"),
+        _prior("laplace", "Laplace of scale 1 in every coordinate"),
+        _prior("sphere", "Uniform on the unit sphere"),
         _score("reinforce", "Reinforce", "f times the score; any distribution", _REINFORCE),
         _score("leave_one_out", "LeaveOneOut", "The mean of the other draws is each draw's baseline", _LEAVE_ONE_OUT),
         _score("vargrad", "VarGrad", "Gradient of half the variance of the log ratio over draws", _VAR_GRAD),

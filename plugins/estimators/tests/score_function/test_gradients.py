@@ -125,7 +125,7 @@ def test_the_gradient_is_unbiased_for_a_normal(name):
         assert abs(gradients.mean().item() - expected) < 5 * gradients.std().item() / math.sqrt(REPETITIONS)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "leave_one_out", "nvil", "muprop"])
+@pytest.mark.parametrize("name", ["reinforce", "leave_one_out", "vargrad", "nvil", "muprop"])
 def test_categorical_draws_are_taken_too(name):
     logits = torch.tensor([0.1, 0.5, -0.4], dtype=torch.float64)
     cost = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
@@ -166,6 +166,18 @@ def test_gradients_of_draws_average_to_that_of_the_surrogate(name):
     assert whole.std(0).max() > 0
     assert not nothing.any()
     torch.testing.assert_close(whole.mean(0), torch.autograd.grad(estimate.surrogate.sum(), logits)[0])
+
+
+@pytest.mark.parametrize(("name", "variance"), [("reinforce", 0.01035), ("arm", 3.645e-4), ("disarm", 3.321e-4)])
+def test_gradients_of_draws_have_the_estimators_variance(name, variance):
+    """The anchors again, measured the way a user measures: by the draws of one call."""
+    estimator = estimators(False)[name]
+    estimator.num_samples = 1000
+    logit = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (gradients,) = estimator(Bernoulli(logits=logit), lambda b: (b - 0.45).square()).per_sample_gradients([logit])
+    assert gradients.shape == (1000,)
+    assert gradients.mean().item() == pytest.approx(0.0196612, abs=5 * math.sqrt(variance / 1000))
+    assert gradients.var().item() == pytest.approx(variance, rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["arm", "disarm", "rebar", "leave_one_out"])

@@ -108,5 +108,7 @@ def test_bad_points_are_named():
         with pytest.raises(ArgumentError, match="SlicedWassersteinDistance") as caught:
             metric.update(x, torch.zeros(3, 4))
         assert caught.value.argument == argument
+    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(ArgumentError, match="call update"):
+        SlicedWassersteinDistance().compute()
     with pytest.raises(UnknownNameError):
         SlicedWassersteinDistance(control_variate="middle")

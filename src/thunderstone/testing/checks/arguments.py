@@ -204,9 +204,12 @@ def check_has_a_unique_state_key(bench: Bench) -> None:
     unknown = [name for name in cls.identified_by if name not in _parameters(cls)]
     if unknown:
         raise CheckFailure(f"{cls.__name__}.identified_by names {', '.join(unknown)}, which __init__ does not take")
-    bench.train(bench.case("mlp"), [method])
-    if method.state_key != key:
-        raise CheckFailure(f"{cls.__name__}.state_key changes during a fit, from {key!r} to {method.state_key!r}")
+    case = bench.case("mlp")
+    fitted = bench.method(case)
+    key = fitted.state_key
+    bench.train(case, [fitted])
+    if fitted.state_key != key:
+        raise CheckFailure(f"{cls.__name__}.state_key changes during a fit, from {key!r} to {fitted.state_key!r}")
 
 
 @check(rule=10)

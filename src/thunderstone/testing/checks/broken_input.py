@@ -19,7 +19,7 @@ def _explained(bench: Bench, what: str, prepare: Callable[[LightningModule], Non
     """A run on a prepared module, or None where it ended in an error that names the method."""
     case = bench.case("mlp")
     try:
-        return train(case, [bench.method()], PLAIN, prepare=prepare)
+        return train(case, [bench.method(case)], PLAIN, prepare=prepare)
     except ThunderstoneError as error:
         if bench.label not in str(error):
             raise CheckFailure(

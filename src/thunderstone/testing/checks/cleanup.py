@@ -64,7 +64,7 @@ def check_clean_after_fit(bench: Bench) -> None:
     for case in bench.cases():
         plain = bench.plain(case)
         before = (patched_functions(), global_settings())
-        run = bench.train(case, [bench.method()])
+        run = bench.train(case, [bench.method(case)])
         _require_clean(f"{case.name}, after fit", before, plain, run)
         if [id(c) for c in run.trainer.callbacks] != [id(c) for c in run.callbacks_before]:
             raise CheckFailure(
@@ -86,7 +86,7 @@ def _after_failure(bench: Bench, kind: type[BaseException], second_pass: bool) -
     reached: list[bool] = []
     plain = train(case, [], prepare=_failing(kind, False, []), expect=expect)
     before = (patched_functions(), global_settings())
-    run = train(case, [bench.method()], prepare=_failing(kind, second_pass, reached), expect=expect)
+    run = train(case, [bench.method(case)], prepare=_failing(kind, second_pass, reached), expect=expect)
     if not reached:
         if second_pass:
             raise CheckSkipped(f"{bench.label} makes no second pass")

@@ -10,11 +10,9 @@ from thunderstone.testing.outcome import CheckFailure, CheckSkipped, check
 @check(rule=1)
 def check_off_means_off(bench: Bench) -> None:
     """The neutral setting trains to the same bits as no method, on every module of the zoo."""
-    if bench.subject.neutral is None:
-        raise CheckSkipped("the subject declares no neutral setting")
     for case in bench.cases():
         plain = bench.plain(case)
-        run = bench.train(case, [bench.subject.neutral()])
+        run = bench.train(case, [bench.neutral(case)])
         require_same(case.name, "the neutral setting against no method", plain.state, run.state)
         require_same(case.name, "what the module logs in the neutral setting", plain.entries, own_entries(bench, run))
 
@@ -33,8 +31,8 @@ def check_on_means_on(bench: Bench) -> None:
             )
         elif same(plain.state["weights"], run.state["weights"]):
             raise CheckFailure(
-                f"[{case.name}] the default setting {bench.method()!r} trains to the same weights as no method. HINT: "
-                "declare Subject(changes_weights=False) if it only watches"
+                f"[{case.name}] the default setting {bench.method(case)!r} trains to the same weights as no method. "
+                "HINT: declare Subject(changes_weights=False) if it only watches"
             )
 
 

@@ -101,7 +101,7 @@ def check_checkpoint_is_plain_data(bench: Bench) -> None:
     expected = {name: tuple(value.shape) for name, value in CASES["mlp"].module().state_dict().items()}
     actual = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     require_same("mlp", "the module's entries in the checkpoint", expected, actual)
-    method = bench.method()
+    method = bench.method(CASES["mlp"])
     has_state = bool(_uninterrupted(bench, _job(bench, save_every=2)).results[0]["method"])
     if has_state and method.state_key not in checkpoint["callbacks"]:
         raise CheckFailure(f"the checkpoint has no state under {method.state_key!r}, where it would be looked for")

@@ -118,7 +118,7 @@ def check_ignores_sanity_checking(bench: Bench) -> None:
 def check_ignores_evaluation(bench: Bench) -> None:
     """validate, test and predict without a fit give what they give without the method."""
     results: list[dict[str, Any]] = []
-    for callbacks in ([], [bench.method()]):
+    for callbacks in ([], [bench.method(CASES["mlp"])]):
         seed()
         module, loader = CASES["mlp"].module(), CASES["mlp"].validation
         assert loader is not None
@@ -140,7 +140,7 @@ def check_ignores_evaluation(bench: Bench) -> None:
 def check_runs_a_second_fit(bench: Bench) -> None:
     """One instance trains again: further on the same Trainer, and on a new one as if it were new."""
     case = bench.case("mlp")
-    method = bench.method()
+    method = bench.method(case)
     first = bench.train(case, [method])
     again = bench.train(case, [method])
     require_same(case.name, "a second fit with the same instance against a first", first.state, again.state)

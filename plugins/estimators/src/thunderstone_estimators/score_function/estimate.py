@@ -47,6 +47,9 @@ class ScoreFunctionEstimate:
     def per_sample_gradients(self, parameters: Iterable[Tensor]) -> list[Tensor]:
         """The gradient of each draw, summed over the batch, for measuring; their mean is that of the surrogate.
 
+        Of estimators whose draws are one another's baseline (LeaveOneOut, VarGrad) they are not independent: for their
+        variance compare several estimates, or the entries of a batch.
+
         Args:
             parameters: Tensors that require a gradient.
 
@@ -55,8 +58,9 @@ class ScoreFunctionEstimate:
         """
         wanted = list(parameters)
         rows: list[Sequence[Tensor]] = []
-        for term in self.terms:
-            found = torch.autograd.grad(term.sum(), wanted, retain_graph=True, allow_unused=True)
+        for number in range(len(self.terms)):
+            # Not by iterating over the tensor: each draw's backward pass would then stack a zero for every other draw.
+            found = torch.autograd.grad(self.terms[number].sum(), wanted, retain_graph=True, allow_unused=True)
             rows.append([torch.zeros_like(p) if g is None else g for p, g in zip(wanted, found, strict=True)])
         return [torch.stack(column) for column in zip(*rows, strict=True)]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thunderstone import ArgumentError, strategy
-from thunderstone_estimators.control_variates import ControlVariateEstimate, control_variate
+from thunderstone_estimators.control_variates import ControlVariateEstimate, control_variate, corrected_mean
 from thunderstone_estimators.sliced_wasserstein.clouds import CloudPair
 from thunderstone_estimators.sliced_wasserstein.variates import Variate
 
@@ -63,8 +63,9 @@ def controlled_mean(
     directions: Tensor,
     clouds: CloudPair,
     generator: torch.Generator | None,
-) -> ControlVariateEstimate:
-    """Mean over directions of `costs` (B, L), corrected with the chosen variates."""
+    log: bool,
+) -> tuple[Tensor, ControlVariateEstimate | None]:
+    """Mean over directions of `costs` (B, L), corrected with the chosen variates; with `log` how good it is as well."""
     functions, chosen = as_control_variate(who, choice)
     values, means = [], []
     with torch.autocast(costs.device.type, enabled=False):
@@ -77,4 +78,7 @@ def controlled_mean(
         # One alone has a coefficient a batch entry, and needs no draws to tell variates apart.
         if variates.shape[-1] == 1:
             variates, expected = variates.squeeze(-1), expected.squeeze(-1)
-        return control_variate(costs, variates, expected, fit=chosen.fit, detach=chosen.detach)
+        if not log:
+            return corrected_mean(costs, variates, expected, fit=chosen.fit, detach=chosen.detach), None
+        estimate = control_variate(costs, variates, expected, fit=chosen.fit, detach=chosen.detach)
+        return estimate.estimate, estimate

@@ -116,8 +116,7 @@ def sliced_wasserstein_distance(
     if control_variate is None:
         estimate, power = None, costs.mean(-1, dtype=torch.float64)
     else:
-        estimate = controlled_mean(WHO, control_variate, costs, theta, clouds, generator)
-        power = estimate.estimate
+        power, estimate = controlled_mean(WHO, control_variate, costs, theta, clouds, generator, log)
     value = positive_root(power, order).to(costs.dtype)
     result = value if clouds.batched else value.squeeze(0)
     if not log:

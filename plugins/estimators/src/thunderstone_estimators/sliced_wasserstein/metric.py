@@ -106,7 +106,11 @@ class SlicedWassersteinDistance(Metric):
         self.y.append(second)
 
     def compute(self) -> Tensor:
-        """The distance of all points seen."""
+        """The distance of all points seen. Raises ArgumentError before any were."""
+        for name, points in (("x", self.x), ("y", self.y)):
+            # A list until torchmetrics has gathered it from every device.
+            if isinstance(points, list) and not points:
+                raise ArgumentError(WHO, name, "no points", "nothing was taken in yet", "call update(x, y) first")
         return _sliced_wasserstein_compute(
             dim_zero_cat(self.x),
             dim_zero_cat(self.y),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from thunderstone_estimators.sliced_wasserstein.clouds import CloudPair
+from thunderstone_estimators.sliced_wasserstein.sorting import sort_last, sorted_last
 
 
 def projected_costs(clouds: CloudPair, directions: Tensor, chunk: int | None = None) -> Tensor:
@@ -38,15 +39,17 @@ def projected_costs(clouds: CloudPair, directions: Tensor, chunk: int | None = N
 
 
 def _costs(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, directions: Tensor, p: float) -> Tensor:
-    # Points along the last dimension: sorting is fastest where it is contiguous.
+    # Points along the last dimension, where sorting is fastest.
     u, v = directions @ x.mT, directions @ y.mT
     if a is not None or b is not None:
         return _weighted(u, v, a, b, p)
-    u, v = torch.sort(u, -1).values, torch.sort(v, -1).values
+    u, v = sorted_last(u), sorted_last(v)
     if u.shape[-1] == v.shape[-1]:
         return _power(u - v, p).mean(-1)
     first, second, widths = _common_grid(u.shape[-1], v.shape[-1])
-    gaps = u[..., first.to(u.device)] - v[..., second.to(u.device)]
+    # `gather`, whose gradient is several times faster than that of indexing.
+    first, second = first.to(u.device).expand(*u.shape[:-1], -1), second.to(v.device).expand(*v.shape[:-1], -1)
+    gaps = u.gather(-1, first) - v.gather(-1, second)
     return _power(gaps, p) @ widths.to(u.device, u.dtype)
 
 
@@ -80,7 +83,7 @@ def _weighted(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float
 
 def _quantiles(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Sorted values (B, L, N), and the cumulated weight at the end of each, (B, L, N) or broadcastable."""
-    values, order = torch.sort(values, -1)
+    values, order = sort_last(values)
     count = values.shape[-1]
     if weights is None:
         ends = torch.arange(1, count + 1, device=values.device, dtype=torch.float64) / count
