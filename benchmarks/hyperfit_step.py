@@ -7,7 +7,6 @@ callback. The time of a step is from the beginning of one batch to that of the n
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from side_by_side import Line, arguments, interleaved, median, paired, report, v
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from training_runs import Clock  # also silences Lightning
+from training_runs import train as run
 
 from thunderstone_hyperfitting import Hyperfit
 
@@ -78,19 +78,7 @@ def train(hyperfit: bool, tiny: bool) -> tuple[float, float]:
     kept = data if hyperfit else Subset(data, range(count))
     clock = WholeSteps()
     callbacks = [clock, Hyperfit(samples=count, max_epochs=1)] if hyperfit else [clock]
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            default_root_dir=folder,
-            accelerator="cpu",
-            devices=1,
-            max_epochs=1,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(LanguageModel(8 if tiny else WIDTH), DataLoader(kept, batch_size=batch, shuffle=True))
+    run(LanguageModel(8 if tiny else WIDTH), DataLoader(kept, batch_size=batch, shuffle=True), callbacks)
     return float(np.quantile(clock.wall[2:], QUANTILE)), float(np.quantile(clock.processor[2:], QUANTILE))
 
 

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from thunderstone import Method, StepError, UnsupportedSettingError
+from thunderstone import Method, StepError
 from thunderstone.isolation import training_pass
+from thunderstone_pruning.pruning_method import refuse_manual_optimization
 
 # Half precision overflows with the first scales of a GradScaler; where that happens a smaller one is used.
 _SMALLER = 2.0**-8
@@ -43,13 +44,8 @@ def loss_gradients(
         UnsupportedSettingError: The module steps its optimizers itself, or its data can be read only once.
     """
     who = type(method).__name__
-    if not module.automatic_optimization:
-        raise UnsupportedSettingError(
-            who,
-            f"manual optimization ({type(module).__name__}.automatic_optimization is False)",
-            "training_step steps the optimizers itself, so it cannot be called to look at gradients",
-            "use a method that looks at weights alone, e.g. GradualPruning",
-        )
+    instead = "use a method that looks at weights alone, e.g. GradualPruning"
+    refuse_manual_optimization(who, module, "gradients", instead)
     total: dict[str, Tensor] = {}
     found = 0
     attachment = method.attachment

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 import thunderstone
-from thunderstone import Method
+from thunderstone import Method, UnsupportedSettingError
 from thunderstone.arguments import finite, one_of
 from thunderstone_pruning.masks import EMPTY
 from thunderstone_pruning.prunable import Patterns, check_patterns, prunable_parameters
@@ -66,6 +66,27 @@ class PruningMethod(Method):
             if self._unreported:
                 self.record("sparsity", sparsity_report(pl_module, masks=self.masks).table())
                 self._unreported = False
+
+
+def refuse_manual_optimization(who: str, module: LightningModule, looked_at: str, instead: str) -> None:
+    """A `training_step` that steps the optimizers cannot be called only to look at something.
+
+    Args:
+        who: The method, for the message.
+        module: The LightningModule.
+        looked_at: What the method looks at, e.g. ``"gradients"``.
+        instead: What to do, for the message.
+
+    Raises:
+        UnsupportedSettingError: The module optimizes manually.
+    """
+    if not module.automatic_optimization:
+        raise UnsupportedSettingError(
+            who,
+            f"manual optimization ({type(module).__name__}.automatic_optimization is False)",
+            f"training_step steps the optimizers itself, so it cannot be called to look at {looked_at}",
+            instead,
+        )
 
 
 def dense_masks(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from thunderstone import StepError, UnsupportedSettingError
+from thunderstone import StepError
 from thunderstone.arguments import whole
 from thunderstone.isolation import MicroBatch, ModuleState, loss_of, silenced, training_pass
 from thunderstone_pruning.masks import Masks
-from thunderstone_pruning.pruning_method import PruningMethod
+from thunderstone_pruning.pruning_method import PruningMethod, refuse_manual_optimization
 from thunderstone_pruning.random_masks import distributed, random_masks
 
 
@@ -67,13 +67,9 @@ class RandomSearch(PruningMethod):
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse early what cannot work."""
-        if self.density < 1 and not pl_module.automatic_optimization:
-            raise UnsupportedSettingError(
-                type(self).__name__,
-                f"manual optimization ({type(pl_module).__name__}.automatic_optimization is False)",
-                "training_step steps the optimizers itself, so it cannot be called to look at the loss",
-                "use RandomPruning or GradualPruning",
-            )
+        if self.density < 1:
+            instead = "use RandomPruning or GradualPruning"
+            refuse_manual_optimization(type(self).__name__, pl_module, "the loss", instead)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Search, unless masks are there already (of a checkpoint, or of a fit of this module before)."""

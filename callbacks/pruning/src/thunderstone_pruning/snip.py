@@ -8,11 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 import thunderstone
-from thunderstone import UnsupportedSettingError
 from thunderstone.arguments import whole
 from thunderstone_pruning.loss_gradients import loss_gradients
 from thunderstone_pruning.masks import global_masks
-from thunderstone_pruning.pruning_method import PruningMethod
+from thunderstone_pruning.pruning_method import PruningMethod, refuse_manual_optimization
 from thunderstone_pruning.scores import Candidates
 
 
@@ -60,13 +59,9 @@ class SNIP(PruningMethod):
 
     def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse early what cannot work."""
-        if self.density < 1 and not pl_module.automatic_optimization:
-            raise UnsupportedSettingError(
-                type(self).__name__,
-                f"manual optimization ({type(pl_module).__name__}.automatic_optimization is False)",
-                "training_step steps the optimizers itself, so it cannot be called to look at gradients",
-                "use RandomPruning or GradualPruning",
-            )
+        if self.density < 1:
+            instead = "use RandomPruning or GradualPruning"
+            refuse_manual_optimization(type(self).__name__, pl_module, "gradients", instead)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune, unless masks are there already (of a checkpoint, or of a fit of this module before)."""
