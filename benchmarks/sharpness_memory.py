@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[[], list[Method]]] = {
     "ASAM": lambda: [ASAM()],
     "GradientNorm": lambda: [GradientNorm()],
     "MESA": lambda: [MESA(start_epoch=0, output="network")],
+    "MESA, switched off": lambda: [MESA(weight=0.0, output="network")],
     "IGNITE": lambda: [IGNITE(output="network")],
 }
 

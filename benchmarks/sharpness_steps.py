@@ -2,10 +2,17 @@
 
 SAF is timed in an epoch in which every sample has a past, MESA with its penalty on: what a step costs once they act.
 A step reaches from the end of the one before to its own end, so that loading and what SAF adds to it are in it.
+
+MESA's further pass allocates and frees every activation, and glibc's allocator as it is set up hands such memory back
+to the system and asks for it again, zeroed, in the next layer. Plain training does so less, since it holds activations
+until the backward pass. `--keep-memory` measures plain training, SAF and MESA once more with an allocator that keeps
+what was freed, as allocators for GPUs do.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +27,9 @@ from training_runs import Classifier, images, residual_network, train
 
 from thunderstone import Method
 from thunderstone_sharpness import ASAM, IGNITE, MESA, SAF, SAM, GradientNorm
+
+KEEPING = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+"""Environment in which glibc's allocator keeps memory; it is read when a process starts."""
 
 STEPS = 10
 SKIPPED = 2
@@ -71,7 +81,7 @@ class Laps(pl.Callback):
         return float(wall), float(processor)
 
 
-def measured(rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def measured(rounds: int, variants: dict[str, Variant]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Wall-clock and processor seconds of a step, of each variant in each round."""
     loader = images((STEPS + SKIPPED + 1) * 64, batch_size=64)
     processor: dict[str, list[float]] = {}
@@ -88,15 +98,15 @@ def measured(rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]
         processor.setdefault(name, []).append(used)
         return wall
 
-    wall = interleaved({name: (lambda n=name, v=v: measure(n, v)) for name, v in VARIANTS.items()}, rounds)
+    wall = interleaved({name: (lambda n=name, v=v: measure(n, v)) for name, v in variants.items()}, rounds)
     return wall, {name: values[1:] for name, values in processor.items()}  # without the round that does not count
 
 
-def lines(rounds: int) -> list[Line]:
+def lines(rounds: int, variants: dict[str, Variant]) -> list[Line]:
     """A line a method."""
-    wall, processor = measured(rounds)
+    wall, processor = measured(rounds, variants)
     found = []
-    for name, variant in VARIANTS.items():
+    for name, variant in variants.items():
         ratio = paired(processor[name], processor["plain"])
         plain = name == "plain"
         found.append(
@@ -114,16 +124,20 @@ def lines(rounds: int) -> list[Line]:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=9)
+    options = arguments(__doc__, rounds=9, **{"keep-memory": "with an allocator that keeps freed memory"})
+    if options.keep_memory and not KEEPING.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEPING})
     torch.set_num_threads(1)
+    chosen = {name: VARIANTS[name] for name in ("plain", "SAF", "MESA")} if options.keep_memory else VARIANTS
     report(
-        "The sharpness family's steps",
+        "The sharpness family's steps" + (", memory kept" if options.keep_memory else ""),
         ("Training", "Step, processor time", "Ratio to plain", "Ratio, wall-clock time", "Limit"),
-        lines(options.rounds),
+        lines(options.rounds, chosen),
         "A residual network of 57 thousand weights, SGD with momentum, batches of 64 images of 16 × 16 pixels, one "
         "thread. SAF in an epoch in which every sample has a past, MESA with its penalty on; loading included. "
         f"{options.rounds} interleaved rounds of {STEPS} steps; of a round the time that a tenth of its steps stay "
-        "below, which what else the machine does disturbs least; medians and 95% bootstrap intervals of paired ratios.",
+        "below, which what else the machine does disturbs least; medians and 95% bootstrap intervals of paired ratios."
+        + (f" All of them with {' '.join(f'{k}={v}' for k, v in KEEPING.items())}." if options.keep_memory else ""),
         options.write,
     )
 

@@ -114,11 +114,13 @@ def _version(name: str) -> str:
         return "(not installed)"
 
 
-def arguments(description: str, rounds: int) -> argparse.Namespace:
-    """The options every benchmark has: how many rounds, and whether to write the result down."""
+def arguments(description: str, rounds: int, **switches: str) -> argparse.Namespace:
+    """The options every benchmark has: rounds, whether to write the result down, and switches (name: help)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help="how often everything is measured (%(default)s)")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md, in place of an older one")
+    for name, meaning in switches.items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
     return parser.parse_args()
 
 

@@ -54,8 +54,11 @@ class Method(Callback):
         """Where this method's state lives in a checkpoint: unique across packages, and across instances by
         `identified_by`."""
         identity = f"{type(self).__module__}.{type(self).__qualname__}"
+        if not self.identified_by:
+            # Lightning asks in every hook of every step.
+            return identity
         told_apart = ",".join(f"{name}={getattr(self, name)!r}" for name in self.identified_by)
-        return f"{identity}({told_apart})" if told_apart else identity
+        return f"{identity}({told_apart})"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
