@@ -33,6 +33,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -64,14 +65,14 @@ class Size:
     vocabulary: int = 1024
     width: int = 128
     layers: int = 4
-    epochs: int = 8
+    steps: int = 536
     batch_size: int = 16
     lr: float = 2e-3
     contexts: int = 100
     documents: int | None = None
 
 
-FAST = Size(vocabulary=320, width=32, layers=1, epochs=2, contexts=8, documents=12)
+FAST = Size(vocabulary=320, width=32, layers=1, steps=24, contexts=8, documents=12)
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,9 @@ def corpus(file: Path | None, size: Size) -> Texts:
     held, total = [], sum(map(len, found))
     while len(found) > 1 and sum(map(len, held)) < total / 10:
         held.append(found.pop())
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     learner = trainers.BpeTrainer(vocab_size=size.vocabulary, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(found, learner)
     return Texts(tokenizer, rows_of(tokenizer, found), rows_of(tokenizer, held))
@@ -237,7 +237,10 @@ def pretrained(texts: Texts, size: Size) -> tuple[dict[str, Tensor], dict[str, l
     """The weights a plain run ends with, and its curves."""
     seed_everything(0, verbose=False)
     module, curves = LanguageModel(size, texts.tokenizer), Curves()
-    trainer_for(curves, max_epochs=size.epochs).fit(module, *loaders(texts, size, size.batch_size))
+    # In steps, not epochs: a longer text takes no longer.
+    often = {"check_val_every_n_epoch": None, "val_check_interval": max(size.steps // 8, 1)}
+    trainer = trainer_for(curves, max_epochs=-1, max_steps=size.steps, **often)
+    trainer.fit(module, *loaders(texts, size, size.batch_size))
     return {name: value.clone() for name, value in module.state_dict().items()}, curves.values
 
 
@@ -308,13 +311,13 @@ class Comparison:
 
 
 def compare(
-    texts: Texts, size: Size, weights: dict[str, Tensor], recipe: Recipe, loggers: list[Any], measure: bool = True
+    texts: Texts, size: Size, weights: dict[str, Tensor], recipe: Recipe, loggers: list[Any], full: bool = True
 ) -> Comparison:
-    """Hyperfit from the weights, and measure every way of writing before and after."""
+    """Hyperfit from the weights, and measure the ways of writing before and after; `full`: top-p and curves too."""
     began = time.perf_counter()
     before = LanguageModel(size, texts.tokenizer)
     before.load_state_dict(weights)
-    after, method = hyperfitted(texts, size, weights, recipe, loggers, measure)
+    after, method = hyperfitted(texts, size, weights, recipe, loggers, measure=full)
     held_out, training = texts.held_out[: size.contexts], chosen_rows(texts, recipe)
     statistics = [prediction_statistics(one.model, list(held_out)) for one in (before, after)]
     on_training = [prediction_statistics(one.model, list(training))["loss"] for one in (before, after)]
@@ -329,6 +332,7 @@ def compare(
         "after, greedy": (after, {}),
         "after, top-p 0.9": (after, {"do_sample": True, "top_p": 0.9}),
     }
+    ways = {setting: way for setting, way in ways.items() if full or "top-p" not in setting}
     rows, written = [], {}
     for setting, (module, how) in ways.items():
         generation = continued(module.model, texts, size, **how)
@@ -372,23 +376,20 @@ def figure_of(comparison: Comparison, recipe: Recipe, title: str) -> Figure:
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     losses, entropy, diversity = figure.subplots(1, 3)
+    dots: dict[str, Any] = {"color": AFTER, "marker": "o", "markersize": 3}
+    squares: dict[str, Any] = {"color": BEFORE, "marker": "s", "markersize": 3}
     losses.plot(range(1, comparison.epochs + 1), curves["train_loss"], color=AFTER, label="training samples")
     losses.plot(measured, curves["val_loss"], color=BEFORE, marker="o", markersize=3, label="held-out text")
     losses.set_ylabel("cross-entropy (nats)")
-    entropy.plot(measured, curves["entropy"], color=AFTER, marker="o", markersize=3, label="entropy (nats)")
-    entropy.plot(
-        measured, curves["top1_probability"], color=BEFORE, marker="s", markersize=3, label="top-1 probability"
-    )
+    entropy.plot(measured, curves["entropy"], label="entropy (nats)", **dots)
+    entropy.plot(measured, curves["top1_probability"], label="top-1 probability", **squares)
     entropy.set_ylabel("predictions on held-out text")
-    diversity.plot(
-        measured, curves["type_token_ratio"], color=AFTER, marker="o", markersize=3, label="type-token ratio"
-    )
-    diversity.plot(measured, curves["repetition_2"], color=BEFORE, marker="s", markersize=3, label="repetition-2")
+    diversity.plot(measured, curves["type_token_ratio"], label="type-token ratio", **dots)
+    diversity.plot(measured, curves["repetition_2"], label="repetition-2", **squares)
     by_name = {one.setting: one for one in comparison.rows}
     for name, colour in (("before, entropy-matched temperature", "#0072b2"), ("the text itself", HUMAN)):
-        diversity.axhline(
-            by_name[name].type_token_ratio, color=colour, linestyle="--", label=f"TTR, {name}", linewidth=1
-        )
+        ratio = by_name[name].type_token_ratio
+        diversity.axhline(ratio, color=colour, linestyle="--", label=f"TTR, {name}", linewidth=1)
     diversity.set_ylabel("greedy continuations")
     diversity.set_ylim(0, 1)
     for axes in (losses, entropy, diversity):
@@ -460,11 +461,17 @@ def main() -> None:
 
     table = [cells(one) for one in comparison.rows]
     header = [name.replace("_", " ") for name in asdict(comparison.rows[0])]
-    shown = Table(title=f"{len(comparison.written['after, greedy'])} held-out contexts, {CONTINUATION} tokens each")
-    for number, heading in enumerate(header):
-        shown.add_column(heading, justify="right" if number else "left")
-    for line in table:
-        shown.add_row(*line)
+    # On its side: there are more measures than a terminal is wide.
+    many = len(comparison.written["after, greedy"])
+    shown = Table(
+        title=f"{many} held-out contexts, {CONTINUATION} tokens each", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    shown.add_column("", no_wrap=True)
+    for one in comparison.rows:
+        label = one.setting.replace("entropy-", "entropy- ")
+        shown.add_column(label, justify="right", min_width=max(map(len, label.split())))
+    for heading, *values in list(zip(header, *table, strict=True))[1:]:
+        shown.add_row(heading, *values)
     console.print(shown)
     how = "below the target" if comparison.reached else "not below the target"
     console.print(

@@ -21,7 +21,7 @@ import logging
 import random
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
@@ -57,12 +58,13 @@ class Size:
 
     width: int = 64
     layers: int = 3
-    epochs: int = 30
+    epochs: int = 15
     held_out: int = 300
-    samples: int = 100
-    lr: float = 1e-3
+    samples: int = 32
+    batch_size: int = 8
+    lr: float = 2e-3
     target_loss: float = 0.05
-    max_epochs: int = 80
+    max_epochs: int = 150
 
 
 FAST = Size(width=32, layers=1, epochs=1, held_out=20, samples=16, max_epochs=2)
@@ -132,17 +134,20 @@ def trainer_for(logger: Any, **settings: Any) -> Trainer:
     )
 
 
+def shuffled(ids: Tensor, batch_size: int) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(ids), batch_size=batch_size, shuffle=True)
+
+
 def before_and_after(size: Size, training: Tensor, logger: Any) -> tuple[PixelModel, PixelModel, Hyperfit]:
     """The model after plain training, and a copy of it hyperfitted."""
     seed_everything(0, verbose=False)
     before, after = PixelModel(size), PixelModel(size)
-    loader = DataLoader(TensorDataset(training), batch_size=32, shuffle=True)
-    trainer_for(False, max_epochs=size.epochs).fit(before, loader)
+    trainer_for(False, max_epochs=size.epochs).fit(before, shuffled(training, 32))
     after.load_state_dict(before.state_dict())
     method = Hyperfit(
         samples=size.samples, lr=size.lr, target_loss=size.target_loss, max_epochs=size.max_epochs
     )  # fmt: skip
-    trainer_for(logger, max_epochs=size.max_epochs, callbacks=[method]).fit(after, loader)
+    trainer_for(logger, max_epochs=size.max_epochs, callbacks=[method]).fit(after, shuffled(training, size.batch_size))
     return before, after, method
 
 
@@ -168,7 +173,7 @@ def compare(size: Size, logger: Any) -> tuple[list[Row], dict[str, Tensor], dict
     judge = SVC(gamma=0.001).fit(training[:, 1:].numpy(), labels[:TRAINING])
     before, after, method = before_and_after(size, training, logger)
     # The choice depends on Hyperfit's seed alone.
-    fitted = training[sorted(random.Random(0).sample(range(TRAINING), size.samples))]
+    fitted = training[sorted(random.Random(0).sample(range(TRAINING), min(size.samples, TRAINING)))]
     statistics = [prediction_statistics(one.model, list(held_out), batch_size=100) for one in (before, after)]
     on_training = [prediction_statistics(one.model, list(fitted), batch_size=100)["loss"] for one in (before, after)]
     before.eval()
@@ -238,13 +243,19 @@ def main() -> None:
         "--output", type=Path, default=Path("runs/hyperfit_images"), help="where results go (%(default)s)"
     )
     parser.add_argument("--fast", action="store_true", help="very small, to see that it runs")
+    parser.add_argument("--samples", type=int, help=f"how many digits it is hyperfitted on ({Size.samples})")
+    parser.add_argument("--lr", type=float, help=f"learning rate of that ({Size.lr:g})")
+    parser.add_argument("--max-epochs", type=int, help=f"and for how long at most ({Size.max_epochs})")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     wandb.setup(wandb.Settings(silent=True, mode="offline"))
     # What Lightning and Hyperfit tell is in the table.
     for message in (".*does not have many workers.*", ".*LeafSpec.*", "Hyperfit:.*", ".*is smaller than the logging.*"):
         warnings.filterwarnings("ignore", message=message)
-    size = FAST if options.fast else Size()
+    given = {name: getattr(options, name) for name in ("samples", "lr", "max_epochs")}
+    size = replace(
+        FAST if options.fast else Size(), **{name: value for name, value in given.items() if value is not None}
+    )
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     logger = WandbLogger(
@@ -256,12 +267,21 @@ def main() -> None:
     finally:
         logger.experiment.finish()
     header = [name.replace("_", " ").replace("top1 probability", "top-1") for name in asdict(rows[0])]
-    shown = Table(title=f"{len(next(iter(completed.values())))} held-out digits, hyperfitted on {size.samples}")
-    for number, heading in enumerate(header):
-        shown.add_column(heading, justify="right" if number else "left")
+    count = len(next(iter(completed.values())))
+    # On its side: there are more measures than a terminal is wide.
+    shown = Table(
+        title=f"{count} held-out digits, hyperfitted on {min(size.samples, TRAINING)}",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    shown.add_column("", no_wrap=True)
+    for one in rows:
+        label = one.completing.replace("entropy-", "entropy- ")
+        shown.add_column(label, justify="right", min_width=max(map(len, label.split())))
     lines = [cells(one) for one in rows]
-    for line in lines:
-        shown.add_row(*line)
+    for heading, *values in list(zip(header, *lines, strict=True))[1:]:
+        shown.add_row(heading, *values)
     console = Console()
     console.print(shown)
     text = "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *lines])

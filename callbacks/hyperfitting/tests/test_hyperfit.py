@@ -234,6 +234,8 @@ def test_says_how_far_it_got() -> None:
     assert not method.reached
     with pytest.warns(UserWarning, match=r"epoch 2 was .*the Trainer's limits.*HINT"):
         fit(method, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"epoch 5 was .*the Trainer's limits.*HINT"):
+        fit(method, min_epochs=5, max_epochs=10)
 
 
 def test_says_when_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -307,6 +309,8 @@ def test_warns_of_fewer_samples_than_asked_for() -> None:
 def test_an_empty_dataset() -> None:
     with pytest.raises(UnsupportedSettingError, match=r"Hyperfit cannot run with an empty training dataset \(Texts\)"):
         fit(Hyperfit(), loader=DataLoader(Texts(0), batch_size=2))
+    with pytest.raises(UnsupportedSettingError, match=r"Hyperfit cannot run with an empty training dataset \(Texts\)"):
+        fit(Hyperfit(samples=None), loader=DataLoader(Texts(0), batch_size=2))
 
 
 def test_the_budget_counts_its_own_epochs(tmp_path: Path) -> None:

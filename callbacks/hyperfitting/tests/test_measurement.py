@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from language_model import LENGTH, VOCABULARY, LanguageModel, Texts, fit, texts_loader
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -189,12 +190,21 @@ def test_a_hugging_face_model_as_a_submodule() -> None:
         def forward(self, ids: Tensor) -> Tensor:
             return self.lm(ids, use_cache=False).logits
 
+    class ValidatesOnAnything(GPT):
+        def validation_step(self, batch: Any) -> None:
+            return None
+
     noted = method(model="lm")
     fit(noted, GPT(), validation=texts_loader(8, seed=1))
     assert len(noted.noted["val_loss"]) == 2
     # 4 + 10 - 1 positions are one more than there are.
-    with pytest.raises(UnsupportedSettingError, match=r"Noted cannot run with contexts of 4 tokens and max_new_tokens"):
+    problem = r"Noted cannot run with contexts of 4 tokens and max_new_tokens=10: the longest prompt .* 12 positions"
+    with pytest.raises(UnsupportedSettingError, match=problem) as caught:
         fit(method(model="lm", max_new_tokens=10), GPT(), validation=texts_loader(8, seed=1))
+    assert str(caught.value).count("HINT") == 1
+    longer = DataLoader(Texts(5, seed=1, length=20), batch_size=2)
+    with pytest.raises(UnsupportedSettingError, match="texts of 20 tokens: GPT2LMHeadModel has 12 positions"):
+        fit(method(model="lm"), ValidatesOnAnything(), validation=longer)
     with pytest.raises(ArgumentError, match=r"Noted: model='ln' is not allowed: there is no such submodule.*lm"):
         fit(method(model="ln"), GPT(), validation=texts_loader(8, seed=1))
 
@@ -233,7 +243,7 @@ def test_held_out_texts_of_a_stream_or_a_named_entry() -> None:
         def loss(self, batch: dict[str, Tensor]) -> Tensor:
             return super().loss({"input_ids": batch["ids"]})
 
-    noted = method(tokens="ids", samples=4)
+    noted = method(tokens="ids", samples=4, contexts=4)
     fit(noted, Named(), loader=DataLoader(Other(), batch_size=2), validation=DataLoader(Other()))
     assert len(noted.noted["val_loss"]) == 2
 
@@ -245,6 +255,7 @@ def test_held_out_texts_of_a_stream_or_a_named_entry() -> None:
         ({"context_length": 12}, texts_loader(3), UnsupportedSettingError, "is longer than context_length=12"),
         ({}, DataLoader(Other()), UnsupportedSettingError, r"no token ids were found in it, only nothing.*tokens="),
         ({"tokens": "weights"}, DataLoader(Other()), UnsupportedSettingError, "at 'weights', only a tensor of float32"),
+        ({"tokens": "id"}, DataLoader(Other()), UnsupportedSettingError, r"tokens=...\), one of 'ids', 'weights'"),
         ({"tokenizer": "embedding"}, texts_loader(3), ArgumentError, "a Embedding has no encode and decode"),
         ({"tokenizer": "nowhere:name"}, texts_loader(3), ArgumentError, "ModuleNotFoundError"),
         ({"tokenizer": "no/such/folder"}, texts_loader(3), ArgumentError, "tokenizer='no/such.*loading it failed"),
@@ -255,6 +266,27 @@ def test_nothing_to_measure_on(
 ) -> None:
     with pytest.raises(error, match=f"Noted.*{message}"):
         fit(method(**arguments), Anything(), validation=validation)
+
+
+def test_says_when_there_are_fewer_texts_than_asked_for() -> None:
+    noted = method(contexts=20)
+    with pytest.warns(
+        UserWarning, match="Noted: the validation data has 8 texts of more than 4 tokens, fewer than con"
+    ):
+        fit(noted, validation=texts_loader(8, seed=1))
+    assert len(noted.noted["generations"][0].rows) == 8
+
+
+@pytest.mark.filterwarnings("ignore:Noted. the validation data has")
+def test_a_module_without_a_forward() -> None:
+    class Headless(Anything):
+        forward = LightningModule.forward
+
+        def loss(self, batch: dict[str, Tensor]) -> Tensor:
+            return self.head(self.recurrent(self.embedding(batch["input_ids"]))[0]).square().mean()
+
+    with pytest.raises(ArgumentError, match=r"Noted: model=None .* Headless has no forward .*\(embedding, recurrent"):
+        fit(method(), Headless(), validation=texts_loader(8, seed=1))
 
 
 def test_a_prompt_without_a_token() -> None:

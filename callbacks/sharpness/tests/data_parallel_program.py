@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from thunderstone_sharpness import MESA, SAF, SAM, GradientNorm
+from thunderstone_sharpness import IGNITE, MESA, SAF, SAM, GradientNorm
 
 # Not a multiple of two: a sampler for two replicas hands one sample to both of them.
 SAMPLES = 23
@@ -56,13 +57,12 @@ def trainer(callbacks: list[Callback], replicas: int, **settings: Any) -> Traine
     return Trainer(
         accelerator="cpu",
         devices=replicas,
-        strategy="ddp" if replicas > 1 else "auto",
         max_epochs=5,
         callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **settings,
+        **{"strategy": "ddp" if replicas > 1 else "auto", **settings},
     )
 
 
@@ -101,10 +101,34 @@ def shuffled(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
     return states(module, methods)
 
 
+TWO_PASSES = {
+    "gradient norm, averaged": lambda: GradientNorm(0.1, 0.5, sync=True),
+    "gradient norm, own": lambda: GradientNorm(0.1, 0.5),
+    "SAM, averaged": lambda: SAM(0.1, sync=True),
+    "SAM, own": lambda: SAM(0.1),
+    "IGNITE": lambda: IGNITE(0.5, rho=0.1),
+}
+
+
+def in_buckets(name: str, views: bool, accumulate: int) -> dict[str, Any]:
+    """Methods with a second pass, whose gradients DDP writes into the same buckets; with views, `.grad` lies there."""
+    module = Classifier(normalised=False)
+    strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=views)
+    run = trainer(
+        [TWO_PASSES[name]()], 2, strategy=strategy, enable_checkpointing=False, accumulate_grad_batches=accumulate
+    )
+    run.fit(module, DataLoader(samples(24), batch_size=4))
+    return states(module, [])
+
+
 def main(folder: Path) -> None:
     results = {"in order": in_order(2), "whole": shuffled(folder, None)}
     # Three batches an epoch: the eighth update is the second of the third epoch.
     results["resumed"] = shuffled(folder, folder / "step=8.ckpt")
+    for accumulate in (1, 2):
+        for views in (False, True):
+            found = {name: in_buckets(name, views, accumulate) for name in TWO_PASSES}
+            results[f"{'views' if views else 'copies'} of {accumulate}"] = found
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
 
 

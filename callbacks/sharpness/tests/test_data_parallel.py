@@ -1,4 +1,4 @@
-"""SAF, MESA and GradientNorm on two replicas."""
+"""The family on two replicas."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_two_replicas_are_one_process_with_the_joint_batch(ranks: list[dict[str,
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["in order", "whole", "resumed"])
+@pytest.mark.parametrize("experiment", ["in order", "whole", "resumed", "views of 1", "views of 2"])
 def test_replicas_stay_equal(ranks: list[dict[str, Any]], experiment: str) -> None:
     assert differing(ranks[0][experiment], ranks[1][experiment]) == []
 
@@ -61,3 +61,12 @@ def test_replicas_stay_equal(ranks: list[dict[str, Any]], experiment: str) -> No
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_resumed_run_ends_with_the_same_bits(ranks: list[dict[str, Any]], rank: int) -> None:
     assert differing(ranks[rank]["resumed"], ranks[rank]["whole"]) == []
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_that_the_second_pass_would_overwrite_are_kept(ranks: list[dict[str, Any]], accumulate: int) -> None:
+    views, copies = (ranks[0][f"{what} of {accumulate}"] for what in ("views", "copies"))
+    assert differing(views, copies) == []
+    assert len({tuple(found["weights"].tolist()) for found in copies.values()}) == len(copies)

@@ -135,7 +135,8 @@ class GradientStep:
         """Gradients of the same accumulated batch at the current weights; `step.gradients` stays as it is.
 
         The pass is invisible: same batches, same random state, and running statistics, metrics, logs, counters and
-        hooks see nothing of it.
+        hooks see nothing of it. Read `step.gradients` anew afterwards: with DDP's `gradient_as_bucket_view` the tensors
+        of a list taken before are overwritten.
 
         Args:
             sync: Average over data-parallel replicas. False gives each replica's own.

@@ -32,7 +32,8 @@ def token_ids(who: str, batch: Any, where: str | None) -> Tensor:
     if not isinstance(found, Tensor) or found.is_floating_point() or found.dtype == torch.bool:
         shown = f"a batch of type {type(batch).__name__}"
         reason = f"no token ids were found in it{'' if where is None else f' at {where!r}'}, only {_described(found)}"
-        hint = f'yield {_FORM}, or say where the ids are: {who}(tokens="ids")'
+        places = _places(batch)
+        hint = f"yield {_FORM}" + (f", or say where the ids are: {who}(tokens=...), one of {places}" if places else "")
         raise UnsupportedSettingError(who, shown, reason, hint)
     ids = found[0] if found.dim() > 1 else found
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
@@ -54,6 +55,12 @@ def _entry(batch: Any, where: str | None) -> Any:
         of_ids = (one for one in batch if isinstance(one, Tensor) and not one.is_floating_point())
         return next(of_ids, batch[0] if batch else None)
     return batch
+
+
+def _places(batch: Any) -> str:
+    """The entries that a batch has, as they would be named."""
+    names = list(batch) if isinstance(batch, Mapping) else range(len(batch)) if isinstance(batch, (list, tuple)) else ()
+    return ", ".join(repr(str(name)) for name in names)
 
 
 def _described(found: Any) -> str:
@@ -92,7 +99,7 @@ def held_out(who: str, trainer: Trainer, count: int, longer_than: int, where: st
     loader = loader[0] if isinstance(loader, (list, tuple)) and loader else loader
     if not hasattr(loader, "dataset"):
         reason = "held-out contexts are the beginnings of its texts"
-        hint = "pass a validation loader, or prompts instead of contexts"
+        hint = "pass a validation loader, with limit_val_batches above 0, or prompts instead of contexts"
         raise UnsupportedSettingError(who, "no validation DataLoader", reason, hint)
     random_state = RandomState()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -147,7 +147,11 @@ class Hyperfit(Method):
     @hookimpl
     def prepare_data(self, view: DataView) -> None:
         """Leave the chosen samples."""
-        if not self.enabled or self.samples is None:
+        if not self.enabled:
+            return
+        if self.samples is None:
+            # Lightning would skip training without a word of Hyperfit.
+            _refuse_empty(type(self).__name__, view.dataset)
             return
         hint = "take the subset yourself and pass samples=None, or load the data through a DataLoader(shuffle=True)"
         subset = view.subset(type(self).__name__, self.samples, self.seed, hint)
@@ -258,7 +262,8 @@ class Hyperfit(Method):
         if self.reached:
             rank_zero_info(f"Hyperfit: {found}, below the target of {self.target_loss:g}.")
         else:
-            spent = self.epochs >= self.max_epochs
+            # With more epochs than that, the Trainer's `min_epochs` was the larger number.
+            spent = self.epochs == self.max_epochs
             limit = (
                 f"max_epochs={self.max_epochs} of Hyperfit" if spent else "the Trainer's limits, or another callback"
             )
@@ -291,6 +296,13 @@ class Hyperfit(Method):
         if self._measurement is not None:
             self._measurement.load_state_dict(state_dict["before"])
         self._loaded = True
+
+
+def _refuse_empty(who: str, dataset: Any) -> None:
+    """UnsupportedSettingError where a dataset says that it has no sample."""
+    if isinstance(dataset, Sized) and not len(dataset):
+        setting = f"an empty training dataset ({type(dataset).__name__})"
+        raise UnsupportedSettingError(who, setting, "there is no sample to train on", "check what was loaded")
 
 
 def _is_last(trainer: Trainer) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from thunderstone import Table, UnsupportedSettingError
@@ -85,6 +86,12 @@ class Measurement:
         self._texts = []
         if self._contexts:
             self._texts = held_out(self._who, trainer, self._contexts, self._context_length, self._tokens)
+            if len(self._texts) < self._contexts:
+                rank_zero_warn(
+                    f"{self._who}: the validation data has {len(self._texts)} texts of more than "
+                    f"{self._context_length} tokens, fewer than contexts={self._contexts}: it measures on all of them."
+                )
+            self._check_positions(model)
         encoded = [torch.tensor(self._coder.encode(prompt), dtype=torch.int64) for prompt in self._prompts]
         for prompt, ids in zip(self._prompts, encoded, strict=True):
             if not len(ids):
@@ -132,7 +139,18 @@ class Measurement:
             )
         except ArgumentError as error:
             setting = f"contexts of {max(map(len, self._beginnings))} tokens and max_new_tokens={self._max_new_tokens}"
-            raise UnsupportedSettingError(self._who, setting, str(error), "shorten one of them") from error
+            raise UnsupportedSettingError(self._who, setting, error.reason, error.hint) from error
+
+    def _check_positions(self, model: nn.Module) -> None:
+        limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        longest = max(map(len, self._texts))
+        if isinstance(limit, int) and longest > limit:
+            raise UnsupportedSettingError(
+                self._who,
+                f"validation texts of {longest} tokens",
+                f"{type(model).__name__} has {limit} positions",
+                "cut them in the dataset or the collate_fn of the validation loader",
+            )
 
     def _trained_on(self) -> list[Tensor]:
         if self._training_texts is None:
@@ -145,13 +163,16 @@ class Measurement:
         return self._training_texts
 
     def _model(self, module: LightningModule) -> nn.Module:
+        names = ", ".join(name for name, _ in module.named_children()) or "it has none"
         if self._model_name is None:
+            if type(module).forward is LightningModule.forward:
+                reason = f"{type(module).__name__} has no forward that would map ids to logits"
+                raise ArgumentError(self._who, "model", None, reason, f"name the submodule that does ({names})")
             return module
         try:
             return module.get_submodule(self._model_name)
         except AttributeError as error:
-            names = [name for name, _ in module.named_children()]
-            hint = f"name a submodule ({', '.join(names) or 'it has none'}), or leave it out"
+            hint = f"name a submodule ({names}), or leave it out"
             raise ArgumentError(self._who, "model", self._model_name, "there is no such submodule", hint) from error
 
     def state_dict(self) -> dict[str, Any]:

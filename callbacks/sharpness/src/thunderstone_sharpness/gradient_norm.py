@@ -86,8 +86,8 @@ class GradientNorm(Method):
             step.gradients = gradients
             step.synchronised = True
             return
-        plain = step.gradients
-        with step.perturbed(self._ascent.delta(step, plain, self)):
+        with step.perturbed(self._ascent.delta(step, step.gradients, self)):
             # Local gradients are mixed locally; the attachment averages the mixture once.
             ascended = step.recompute(sync=step.synchronised)
-        step.gradients = mixed_gradients(plain, ascended, self.alpha)
+        # Not a list from before the second pass, which may have written over it in DDP's buckets.
+        step.gradients = mixed_gradients(step.gradients, ascended, self.alpha)
