@@ -36,7 +36,11 @@ def finite(
     if not math.isfinite(number):
         raise ArgumentError(method, argument, value, "it must be finite", hint)
     if number < minimum or number > maximum:
-        bounds = f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
+        bounds = f"between {minimum:g} and {maximum:g}"
+        if maximum == math.inf:
+            bounds = f"at least {minimum:g}"
+        elif minimum == -math.inf:
+            bounds = f"at most {maximum:g}" if above is None else f"above {above:g} and at most {maximum:g}"
         raise ArgumentError(method, argument, value, f"it must be {bounds}", hint)
     if above is not None and number <= above:
         raise ArgumentError(method, argument, value, f"it must be above {above:g}", hint)

@@ -10,7 +10,21 @@ import torch
 
 from thunderstone.testing import Subject, parametrize_with_checks
 from thunderstone.testing.zoo import CASES, MLP
-from thunderstone_pruning import IMP, SNIP, FixedMask, GradualPruning, GraNet, RandomPruning, RandomSearch
+from thunderstone.testing.zoo.data import FEATURES
+from thunderstone_pruning import (
+    IMP,
+    SNIP,
+    BiP,
+    FixedMask,
+    FixedStructure,
+    GradualPruning,
+    GraNet,
+    LayerTickets,
+    RandomPruning,
+    RandomSearch,
+    StructuredPruning,
+    plan_channels,
+)
 from thunderstone_pruning.mask_files import Ticket
 from thunderstone_pruning.prunable import prunable_parameters
 
@@ -28,7 +42,23 @@ def every_other_weight() -> str:
     return str(Ticket(masks).save(Path(_FOLDER.name) / "masks.ckpt"))
 
 
+def half_of_the_channels() -> str:
+    """A file of a smaller perceptron, written once."""
+    with torch.random.fork_rng(devices=[]):
+        structure = plan_channels(MLP(), lambda module: module(torch.randn(4, FEATURES)), 0.5)
+    return str(structure.save(Path(_FOLDER.name) / "structure.pt"))
+
+
 MASKS = every_other_weight()
+STRUCTURE = half_of_the_channels()
+# Modules of the zoo that have a layer whose channels may go.
+WITH_CHANNELS = ("mlp", "cnn", "transformer", "metrics", "groups", "stream")
+SMALLER = {
+    "checkpoint_is_plain_data": "the weights in its checkpoint are those of a smaller module",
+    "checkpoint_loads_without_the_method": "the module has to be made smaller first; see load_structure",
+}
+
+STAYS_AWAY = "something else stands where a block was removed"
 
 
 @parametrize_with_checks(
@@ -68,6 +98,42 @@ MASKS = every_other_weight()
             lambda: GraNet(0.3, interval=2, empty="keep_one"),
             neutral=lambda: GraNet(1.0),
             zoo=WITH_LENGTH,
+        ),
+        Subject(
+            "bip",
+            lambda: BiP(0.5, mask_lr=1.0),
+            neutral=lambda: BiP(1.0),
+            plain_first_step=False,
+        ),
+        Subject(
+            "structured_pruning",
+            lambda: StructuredPruning(0.5),
+            neutral=lambda: StructuredPruning(0.0),
+            zoo=WITH_CHANNELS,
+            plain_first_step=False,
+            expected_failures=SMALLER,
+        ),
+        Subject(
+            "layer_tickets",
+            # No module of the zoo has residual blocks: what may go is said.
+            lambda: LayerTickets(0.9, include="net.1"),
+            neutral=lambda: LayerTickets(0.0),
+            zoo=("mlp", "metrics"),
+            plain_first_step=False,
+            expected_failures={
+                **SMALLER,
+                "counts_statistics_once": "the block that goes is one with statistics",
+                "clean_after_fit": STAYS_AWAY,
+                "clean_after_exception": STAYS_AWAY,
+                "clean_after_keyboard_interrupt": STAYS_AWAY,
+            },
+        ),
+        Subject(
+            "fixed_structure",
+            lambda: FixedStructure(STRUCTURE),
+            zoo=("mlp",),
+            plain_first_step=False,
+            expected_failures=SMALLER,
         ),
     ]
 )

@@ -82,7 +82,7 @@ def test_an_empty_layer() -> None:
     with pytest.raises(ArgumentError, match="Tester: layer='a' is not allowed: it would have no weight left"):
         layer_counts(shares, sizes, who="Tester")
     assert layer_counts(shares, sizes, empty="keep_one") == {"a": 1, "b": 9}
-    with pytest.raises(ArgumentError, match="layer='a'"):
+    with pytest.raises(ArgumentError, match="keep=1 is not allowed: there are 2 layers, and empty='keep_one'"):
         layer_counts({"a": 0.01, "b": 0.05}, sizes, empty="keep_one")
 
 

@@ -40,6 +40,10 @@ def test_files_that_are_none(tmp_path) -> None:
     torch.save({"state_dict": {}, "callbacks": {"Timer": {}}}, tmp_path / "plain.ckpt")
     with pytest.raises(ArgumentError, match="there are no masks in it"):
         load_ticket(tmp_path / "plain.ckpt")
+    for number, rest in enumerate([{}, {"masks": {}, "weights": None, "metadata": {}}]):
+        torch.save({"format": "thunderstone.pruning.ticket", **rest}, tmp_path / f"{number}.ckpt")
+        with pytest.raises(ArgumentError, match="there are no masks in it"):
+            load_ticket(tmp_path / f"{number}.ckpt")
     torch.save([1], tmp_path / "list.ckpt")
     with pytest.raises(ArgumentError, match="there are no masks in it"):
         load_ticket(tmp_path / "list.ckpt")

@@ -201,7 +201,7 @@ A = {"a": torch.tensor([3.0, 2.0, 1.0]), "b": torch.tensor([0.5, 0.4])}
     ("arguments", "message"),
     [
         ({"keep": 2}, "global_masks: layer='b' is not allowed: it would have no weight left when 2 weights stay"),
-        ({"keep": 1, "empty": "keep_one"}, "layer='b'"),
+        ({"keep": 1, "empty": "keep_one"}, "keep=1 is not allowed: there are 2 layers, and empty='keep_one' leaves"),
         ({"keep": 6}, "keep=6 is not allowed: scores has 5 remaining weights"),
         ({"keep": -1}, "keep=-1"),
         ({"keep": 3, "empty": "ignore"}, "empty='ignore'"),

@@ -94,7 +94,7 @@ def test_a_layer_without_weights(classifier, fit) -> None:
     ("bad", "message"),
     [
         ({"density": 0}, "density=0"),
-        ({"density": 1.1}, "density=1.1"),
+        ({"density": 1.1}, "density=1.1 is not allowed: it must be above 0 and at most 1"),
         ({"distribution": "erc"}, "Did you mean 'erk'"),
         ({"density": 0.5, "like": "x.ckpt"}, "density=0.5 is not allowed: like= says"),
         ({"like": 3}, "like=3"),

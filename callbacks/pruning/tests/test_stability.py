@@ -100,6 +100,11 @@ def test_distance_and_angle() -> None:
     tiny = {"a": torch.tensor([math.cos(1e-9), math.sin(1e-9)], dtype=torch.float64)}
     assert distance_and_angle(tiny, {"a": torch.tensor([1.0, 0.0])})[1] == pytest.approx(math.degrees(1e-9), rel=1e-6)
     assert distance_and_angle(one, two, names=["b", "a"])[0] == pytest.approx(5)
+    assert math.isnan(distance_and_angle(one, {"a": torch.zeros(2), "b": torch.zeros(1, 1)})[1])
+    with pytest.raises(ArgumentError, match="distance_and_angle: names='c' is not allowed: they are not in both"):
+        distance_and_angle(one, two, names=["a", "c"])
+    with pytest.raises(ArgumentError, match="names='a' is not allowed: they differ in shape"):
+        distance_and_angle(one, {**two, "a": torch.zeros(3)})
 
 
 def test_the_figure_shows_the_line() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thunderstone import ArgumentError
 from thunderstone.arguments import finite, one_of
-from thunderstone_pruning.masks import EMPTY, count, refuse_empty
+from thunderstone_pruning.masks import EMPTY, count, refuse_empty, refuse_few
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -120,8 +120,11 @@ def layer_counts(
 
 def _fill_empty(counts: dict[str, int], sizes: Mapping[str, int], empty: str, who: str) -> None:
     emptied = [name for name in counts if counts[name] == 0 and sizes[name]]
-    if emptied and (empty == "refuse" or sum(counts.values()) < sum(1 for size in sizes.values() if size)):
-        refuse_empty(who, emptied, sum(counts.values()))
+    keep, layers = sum(counts.values()), sum(1 for size in sizes.values() if size)
+    if emptied and empty == "refuse":
+        refuse_empty(who, emptied, keep)
+    if keep < layers:
+        refuse_few(who, keep, layers)
     for name in emptied:
         fullest = max(counts, key=lambda other: (counts[other], other))
         counts[fullest] -= 1

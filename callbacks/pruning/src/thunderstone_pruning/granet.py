@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
-from thunderstone import ArgumentError, UnsupportedSettingError, UpdatePlan, UpdateStep, hookimpl
+from thunderstone import ArgumentError, UnsupportedSettingError, UpdateStep, hookimpl
 from thunderstone.arguments import finite, whole
 from thunderstone_pruning.masks import global_masks
 from thunderstone_pruning.moments import Moment, check_moment, in_updates, total_updates
@@ -119,10 +119,10 @@ class GraNet(PruningMethod):
             self._first <= updates < self._total and (updates - self._first) % self.interval == 0
         )
 
-    @hookimpl
-    def plan_update(self, plan: UpdatePlan) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Have the gradients of pruned weights kept where they will be needed."""
-        if self._due(plan.index + 1):
+        # For every micro-batch: a run may be resumed between those of one update, which is planned only once.
+        if self._due(trainer.global_step + 1):
             self.masks.request_dense_gradients()
 
     @hookimpl

@@ -60,8 +60,8 @@ def load_ticket(path: str | Path, *, who: str = "load_ticket", argument: str = "
     except Exception as error:
         reason = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
         raise ArgumentError(who, argument, str(path), reason, hint) from error
-    if isinstance(content, dict) and content.get("format") == _FORMAT:
-        return Ticket(content["masks"], content["weights"], content["metadata"])
+    if isinstance(content, dict) and content.get("format") == _FORMAT and content.get("masks"):
+        return Ticket(content["masks"], content.get("weights"), content.get("metadata", {}))
     callbacks = content.get("callbacks", {}) if isinstance(content, dict) else {}
     found = [state["masks"] for state in callbacks.values() if isinstance(state, dict) and state.get("masks")]
     if len(found) != 1:

@@ -61,7 +61,7 @@ def global_masks(
     certain = {name: _first_largest(scores[name], before[name]) for name in scores}
     alive = sum(1 for number in available.values() if number)
     if keep < alive:
-        refuse_empty(who, emptied, keep)
+        refuse_few(who, keep, alive)
     rest = _largest(scores, keep - alive, {name: before[name] & ~mask for name, mask in certain.items()})
     return {name: mask | certain[name] for name, mask in rest.items()}
 
@@ -106,6 +106,12 @@ def refuse_empty(who: str, layers: Iterable[str], keep: int | None = None) -> No
         f"it would have no weight left{among}, and nothing passes through such a layer",
         "prune less, prune by layer, exclude it, or pass empty='keep_one' to leave its best weight",
     )
+
+
+def refuse_few(who: str, keep: int, layers: int) -> None:
+    """Raise the ArgumentError for fewer weights than layers, each of which is to have one."""
+    reason = f"there are {layers} layers, and empty='keep_one' leaves a weight in each"
+    raise ArgumentError(who, "keep", keep, reason, f"keep at least {layers} weights in all, or exclude layers")
 
 
 def _largest(scores: Mapping[str, Tensor], keep: int, where: Mapping[str, Tensor] | None) -> Masks:

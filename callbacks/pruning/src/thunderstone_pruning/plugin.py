@@ -38,6 +38,30 @@ _GRANET = Reference(
     2021,
     "https://arxiv.org/abs/2106.10404",
 )
+_BIP = Reference(
+    "Advancing Model Pruning via Bi-level Optimization",
+    "Zhang, Yao, Ram, Zhao, Chen, Hong, Wang, Liu",
+    2022,
+    "https://arxiv.org/abs/2210.04092",
+)
+_FILTERS = Reference(
+    "Pruning Filters for Efficient ConvNets",
+    "Li, Kadav, Durdanovic, Samet, Graf",
+    2017,
+    "https://arxiv.org/abs/1608.08710",
+)
+_SCRATCH = Reference(
+    "Rethinking the Value of Network Pruning",
+    "Liu, Sun, Zhou, Huang, Darrell",
+    2019,
+    "https://arxiv.org/abs/1810.05270",
+)
+_LAYERS = Reference(
+    "When Layers Play the Lottery, all Tickets Win at Initialization",
+    "Jordao, Araujo, Maia, Pedrini",
+    2023,
+    "https://arxiv.org/abs/2301.10740",
+)
 _SEARCH = Reference(
     "Random Search as a Baseline for Sparse Neural Network Architecture Search",
     "Farahani",
@@ -104,6 +128,34 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Prunes gradually and lets connections move: the smallest go, others grow where gradients are large",
             _GRANET,
+        ),
+        MethodSpec(
+            "bip",
+            "thunderstone_pruning.bip:BiP",
+            "pruning",
+            "Learns which weights to keep while it trains them, the masks by first-order bi-level steps",
+            _BIP,
+        ),
+        MethodSpec(
+            "structured_pruning",
+            "thunderstone_pruning.structured_pruning:StructuredPruning",
+            "pruning",
+            "Removes whole channels: what is left is an ordinary module, smaller and faster",
+            _FILTERS,
+        ),
+        MethodSpec(
+            "layer_tickets",
+            "thunderstone_pruning.layer_tickets:LayerTickets",
+            "pruning",
+            "Removes whole residual blocks before the first step",
+            _LAYERS,
+        ),
+        MethodSpec(
+            "fixed_structure",
+            "thunderstone_pruning.fixed_structure:FixedStructure",
+            "pruning",
+            "Trains the smaller module another run found: fine-tuning, or scratch-E and scratch-B",
+            _SCRATCH,
         ),
     ]
 

@@ -110,14 +110,23 @@ def interpolate(
 
 
 def distance_and_angle(first: Weights, second: Weights, names: Iterable[str] | None = None) -> tuple[float, float]:
-    """L2 distance and angle (in degrees) of two sets of weights, each taken as one vector.
+    """L2 distance and angle (in degrees; NaN with a vector of zeros) of two sets of weights, each taken as one vector.
 
     Args:
         first: Weights by name.
         second: Others of the same names and shapes.
         names: Which to look at; None is all of `first`.
+
+    Raises:
+        ArgumentError: One of them is not in both, or has two shapes.
     """
     chosen = list(first if names is None else names)
+    absent = [name for name in chosen if name not in first or name not in second]
+    differing = absent or [name for name in chosen if first[name].shape != second[name].shape]
+    if differing:
+        reason = "they are not in both sets" if absent else "they differ in shape"
+        hint = "pass two states of one architecture, and names in them"
+        raise ArgumentError("distance_and_angle", "names", ", ".join(differing), reason, hint)
     one = torch.cat([first[name].detach().flatten().double().cpu() for name in chosen])
     two = torch.cat([second[name].detach().flatten().double().cpu() for name in chosen])
     # Of unit vectors, by the half-angle: accurate for small angles too, where a cosine is not.
