@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from thunderstone.attachment.loss_terms import LossStep
     from thunderstone.attachment.masks import Masks
     from thunderstone.attachment.method import Method
+    from thunderstone.attachment.objective import ObjectiveStep
     from thunderstone.attachment.rounds import Round
     from thunderstone.resume import ExactResume
     from thunderstone.tracking.records import Artifact, Record, Table
@@ -43,6 +44,7 @@ _LAZY = {
     "GradientStep": "thunderstone.attachment.gradient_step",
     "LossStep": "thunderstone.attachment.loss_terms",
     "Masks": "thunderstone.attachment.masks",
+    "ObjectiveStep": "thunderstone.attachment.objective",
     "Round": "thunderstone.attachment.rounds",
     "UpdatePlan": "thunderstone.attachment.gradient_step",
     "UpdateStep": "thunderstone.attachment.gradient_step",
@@ -67,6 +69,7 @@ __all__ = [
     "Method",
     "MethodSpec",
     "NameConflictError",
+    "ObjectiveStep",
     "Record",
     "Reference",
     "ResumeError",

@@ -20,6 +20,7 @@ from thunderstone.attachment.hook_manager import HookManager
 from thunderstone.attachment.loss_terms import LossStep, LossTerms
 from thunderstone.attachment.mask_enforcement import MaskEnforcement
 from thunderstone.attachment.method import Method
+from thunderstone.attachment.objective import ObjectiveStep, StandIn, objective_owner
 from thunderstone.attachment.outputs import OutputCapture
 from thunderstone.attachment.rehearsal import Rehearsal, rehearse
 from thunderstone.attachment.replay import gradient_scaler, replay, without_sync
@@ -84,6 +85,9 @@ class Attachment:
             self.tracker = Tracker(trainer)
             self.manager.register(self.tracker, "tracker")
         self.loss_terms = LossTerms(self.manager, self.methods)
+        self._stand_in: StandIn | None = None
+        if objective_owner(self.methods, self.manager) and self.manager.hook.compute_loss.get_hookimpls():
+            self._stand_in = StandIn(trainer, module, self.manager.hook.compute_loss)
         self._mask_owner = next((method for method in self.methods if "masks" in method.exclusive), None)
         self.enforcement: MaskEnforcement | None = None
         if self._mask_owner is not None:
@@ -127,6 +131,8 @@ class Attachment:
             self.enforcement.start()
         if self._runner is not None:
             self._runner.start()
+        if self._stand_in is not None:
+            self._stand_in.install()
         if self.manager.takes_part_in_steps:
             self._parallelism = parallelism(self.trainer)
             for capture in self.loss_terms.captures:
@@ -161,6 +167,8 @@ class Attachment:
                 # Its wrapper lies below the attachment's own.
                 undo.callback(self.enforcement.stop)
             undo.callback(self._unwrap)
+            if self._stand_in is not None:
+                undo.callback(self._stand_in.remove)
 
     def _unwrap(self) -> None:
         for name in self._original:
@@ -265,7 +273,7 @@ class Attachment:
         # As Lightning binds them: the batch first, its number where there is room for it.
         arguments = (drawn.batch, drawn.number) if len(names) > 1 or "batch_idx" in names else (drawn.batch,)
         device = self.trainer.strategy.root_device
-        return MicroBatch.take(self.module, device, arguments, {}, drawn.indices, number=drawn.number)
+        return MicroBatch.take(self.module, device, arguments, {}, drawn.indices, number=drawn.number, foreign=True)
 
     def rehearse(self, batches: Sequence[MicroBatch], without: Method) -> Rehearsal:
         """What the optimizer would be given at the present weights if the next update were made of these batches.
@@ -325,7 +333,14 @@ class Attachment:
     def _replayed_step(self, batch: MicroBatch, plan: UpdatePlan, objective: Objective | None) -> Any:
         arguments, keywords = batch.fresh_call()
         return self._with_terms(
-            arguments, keywords, plan, batch.indices, batch.number, replaying=True, objective=objective
+            arguments,
+            keywords,
+            plan,
+            batch.indices,
+            batch.number,
+            replaying=True,
+            foreign=batch.foreign,
+            objective=objective,
         )
 
     def _with_terms(
@@ -336,14 +351,18 @@ class Attachment:
         indices: Tensor | None,
         number: int,
         replaying: bool,
+        foreign: bool = False,
         objective: Objective | None = None,
     ) -> Any:
         # Not wrapped where no method takes part in steps; gradients of other batches may be asked for all the same.
         own_step = self._original.get("training_step", self.trainer.strategy.training_step)
         training_step = partial(own_step, *arguments, **keywords)
+        batch = arguments[0] if arguments else next(iter(keywords.values()))
+        if self._stand_in is not None:
+            step = ObjectiveStep(self.trainer, self.module, batch, plan.index, number, replaying, foreign, indices)
+            training_step = partial(_answered, self._stand_in, step, training_step)
         if not self.loss_terms and objective is None:
             return training_step()
-        batch = arguments[0] if arguments else next(iter(keywords.values()))
 
         def make_step(loss: Tensor) -> LossStep:
             return LossStep(
@@ -458,3 +477,8 @@ class Attachment:
             # Lightning would take it for the end of the epoch and go on as if nothing had happened.
             raise StepError(f"a transform_gradients hook of {self.manager.step_users} raised StopIteration") from error
         step.synchronise()
+
+
+def _answered(stand_in: StandIn, step: ObjectiveStep, training_step: Callable[[], Any]) -> Any:
+    with stand_in.answering(step):
+        return training_step()

@@ -1,8 +1,10 @@
-"""What methods may do with the training data: know which samples a batch is made of, and train on a few of them."""
+"""What methods may do with the training data: know which samples a batch is made of, train on a few of them, and make
+several steps of each batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from thunderstone.attachment.repeats import Repeats, check_repeatable
 from thunderstone.attachment.subset import Subset
 from thunderstone.errors import StepError, UnsupportedSettingError
 from thunderstone.lightning_private import batch_index
@@ -70,6 +73,7 @@ class DataView:
         self._record: IndexRecord | None = None
         self._asking, self._hint = "", ""
         self._subset: Subset | None = None
+        self._repeats: Repeats | None = None
         self._attribute = ""
         self._first = 0
         self._seen_iterations = 0
@@ -81,10 +85,19 @@ class DataView:
         return getattr(self.loader, "dataset", None)
 
     @property
+    def indices_asked_by(self) -> str:
+        """Who has asked for sample indices so far; empty where nobody has.
+
+        A method whose steps are not about the samples of a batch looks last (``@hookimpl(trylast=True)``).
+        """
+        return self._asking
+
+    @property
     def started(self) -> bool:
-        """Whether the loader has been iterated with its indices tracked, or over a subset."""
+        """Whether the loader has been iterated with its indices tracked, over a subset, or with repeated batches."""
         tracked = self._record is not None and self._record.iterations > 0
-        return tracked or (self._subset is not None and self._subset.started)
+        repeated = self._repeats is not None and bool(self._repeats.begun)
+        return tracked or repeated or (self._subset is not None and self._subset.started)
 
     def track_indices(self, method: str, hint: str) -> None:
         """Have the sample indices of every batch known as `LossStep.indices`; the batch itself is not touched.
@@ -110,11 +123,9 @@ class DataView:
         if not getattr(self.loader, "in_order", True):
             reason = "batches arrive in another order than the sampler drew them in"
             raise UnsupportedSettingError(method, "DataLoader(in_order=False)", reason, "use in_order=True")
-        self._attribute = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
-        self._record = IndexRecord(getattr(self.loader, self._attribute))
+        with self._own_samplers():
+            self._record = IndexRecord(None)
         self._asking, self._hint = method, hint
-        # DataLoader forbids assigning its samplers because a running iterator would not notice; none is running yet.
-        vars(self.loader)[self._attribute] = self._record
 
     def subset(self, method: str, samples: int, seed: int, hint: str) -> Subset:
         """Have the loader draw from a fixed choice of its samples only, in the way it draws from all.
@@ -137,16 +148,63 @@ class DataView:
             raise StepError(
                 f"{method}: a subset of this training loader was taken already. HINT: attach one such method"
             )
-        record = self._record
-        if record is not None:
-            vars(self.loader)[self._attribute] = record._sampler
-        try:
+        with self._own_samplers():
             self._subset = Subset(method, self.loader, samples, seed, hint)
-        finally:
-            if record is not None:
-                record._sampler = getattr(self.loader, self._attribute)
-                vars(self.loader)[self._attribute] = record
         return self._subset
+
+    def repeat(self, method: str, times: int, hint: str) -> None:
+        """Have every batch come `times` in a row, as the same samples in the same order.
+
+        The epoch is `times` as many batches, whatever shuffles them, splits them among replicas or loads them; the
+        length that the loader tells is that of all. Each copy is loaded by itself: a dataset that draws random numbers
+        gives others. The number of a batch in the epoch, modulo `times`, says which copy it is, except where a run
+        is resumed in mid-epoch without `ExactResume`.
+
+        Args:
+            method: Who asks, for messages.
+            times: How often each batch comes, 1 or more; 1 leaves the loader alone.
+            hint: What to do where batches cannot be repeated.
+
+        Raises:
+            UnsupportedSettingError: The loader is no DataLoader, its data is a stream, or it hands batches out of
+                order.
+            StepError: The batches of this loader are repeated already.
+        """
+        if self._repeats is not None:
+            raise StepError(
+                f"{method}: the batches of this training loader are repeated already. HINT: attach one such method"
+            )
+        if times == 1:
+            return
+        check_repeatable(method, self.loader, hint)
+        with self._own_samplers():
+            self._repeats = Repeats(None, times)
+
+    @contextmanager
+    def _own_samplers(self) -> Iterator[None]:
+        """Inside, the loader has its own samplers; afterwards, in whatever order they were asked for, its batches are
+        of a subset, then repeated, and at last written down."""
+        if self._attribute:
+            vars(self.loader)[self._attribute] = self._inner()
+        try:
+            yield
+        finally:
+            standing = [wrapper for wrapper in (self._repeats, self._record) if wrapper is not None]
+            if standing:
+                self._attribute = "batch_sampler" if self.loader.batch_sampler is not None else "sampler"
+                sampler = getattr(self.loader, self._attribute)
+                for wrapper in standing:
+                    wrapper._sampler = sampler
+                    sampler = wrapper
+                # DataLoader forbids assigning its samplers because a running iterator would not notice; none is
+                # running yet.
+                vars(self.loader)[self._attribute] = sampler
+
+    def _inner(self) -> Any:
+        sampler = getattr(self.loader, self._attribute)
+        while isinstance(sampler, (IndexRecord, Repeats)):
+            sampler = sampler._sampler
+        return sampler
 
     def current_indices(self) -> Tensor | None:
         """Indices of the batch in training, int64 (batch size,), or None when they are not tracked.
@@ -174,9 +232,10 @@ class DataView:
 
     def release(self) -> None:
         """Give the loader its own samplers back."""
-        if self._record is not None:
-            vars(self.loader)[self._attribute] = self._record._sampler
-            self._record = None
+        if self._attribute:
+            vars(self.loader)[self._attribute] = self._inner()
+            self._record = self._repeats = None
+            self._attribute = ""
         if self._subset is not None:
             self._subset.release()
             self._subset = None

@@ -13,7 +13,7 @@ from thunderstone.attachment.method import Method
 from thunderstone.errors import HookError, suggestion
 from thunderstone.markers import PROJECT
 
-_STEP_HOOKS = ("loss_terms", "plan_update", "transform_gradients", "after_update")
+_STEP_HOOKS = ("compute_loss", "loss_terms", "plan_update", "transform_gradients", "after_update")
 
 
 class HookManager(pluggy.PluginManager):

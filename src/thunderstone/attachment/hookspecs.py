@@ -8,7 +8,7 @@ An implementation may leave out arguments it does not need.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thunderstone.markers import hookspec
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thunderstone.attachment.data_view import DataView
     from thunderstone.attachment.gradient_step import GradientStep, UpdatePlan, UpdateStep
     from thunderstone.attachment.loss_terms import LossStep
+    from thunderstone.attachment.objective import ObjectiveStep
     from thunderstone.attachment.rounds import Round
     from thunderstone.tracking.records import Record
 
@@ -30,7 +31,7 @@ class AttachmentHooks:
         """Called for the training loader before it is iterated, once a loader, on every rank.
 
         A method that needs to know which samples a batch is made of calls `view.track_indices` here, one that trains
-        on a few of them `view.subset`.
+        on a few of them `view.subset`, and one that makes several steps of each batch `view.repeat`.
         """
 
     @hookspec
@@ -39,6 +40,17 @@ class AttachmentHooks:
 
         What an update must record can only be known before it begins: a method that will call `GradientStep.recompute`
         says so here with `plan.request_recompute()`.
+        """
+
+    @hookspec(firstresult=True)
+    def compute_loss(self, step: ObjectiveStep) -> Tensor | Mapping[str, Any] | None:
+        """Called in the place of the module's `training_step`, inside its graph and precision context; returns what it
+        would return: a loss with its graph, or a mapping that has it as ``"loss"``. None leaves the step to the module.
+
+        Only the method that declares ``exclusive = {"objective"}`` may implement it. What is returned is treated as the
+        module's own: `loss_terms` of other methods are added, Lightning scales it for accumulation, and a second pass
+        (`step.replay`) asks for it again under the same random state, where it is to be the same function of the
+        weights.
         """
 
     @hookspec

@@ -110,6 +110,19 @@ class Method(Callback):
             self._masks = Masks(type(self).__name__)
         return self._masks
 
+    def gather_states(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """The `state` of every rank, in order, for a `state_dict` that holds what differs between ranks.
+
+        A checkpoint is what rank zero's `state_dict` returns. All ranks call this, as all ranks call
+        `trainer.save_checkpoint`; on those that write none, and outside of a fit, it is their own state alone.
+
+        Args:
+            state: Tensors and primitives in dicts, lists and tuples.
+        """
+        from thunderstone.resume.ranks import gather_on_rank_zero
+
+        return [state] if self._attachment is None else gather_on_rank_zero(self._attachment.trainer, state)
+
     # -- Lightning's side: subclasses that override these call super() -------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

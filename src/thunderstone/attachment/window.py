@@ -43,7 +43,10 @@ class UpdatePlan:
 
 @dataclass
 class MicroBatch:
-    """One recorded call of `training_step`; `number` is that of the batch since training began."""
+    """One recorded call of `training_step`; `number` is that of the batch since training began.
+
+    A `foreign` one is not of this run's training: it is drawn in a further pass, and its number is its place in there.
+    """
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -52,6 +55,7 @@ class MicroBatch:
     versions: list[tuple[Tensor, int]] = field(default_factory=list)
     indices: Tensor | None = None
     number: int = 0
+    foreign: bool = False
 
     @classmethod
     def take(
@@ -63,13 +67,14 @@ class MicroBatch:
         indices: Tensor | None = None,
         untrained: UntrainedParameters | None = None,
         number: int = 0,
+        foreign: bool = False,
     ) -> MicroBatch:
         """Record a call that is about to be made. Tensors are kept by reference, containers are copied."""
         arguments, keywords = copy_containers(arguments), copy_containers(keywords)
         versions: list[tuple[Tensor, int]] = []
         _collect_versions((arguments, keywords), versions)
         state = ModuleState(module, untrained)
-        return cls(arguments, keywords, RandomState(device), state, versions, indices, number)
+        return cls(arguments, keywords, RandomState(device), state, versions, indices, number, foreign)
 
     def fresh_call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments for another pass, in containers of their own.

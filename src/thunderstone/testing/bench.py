@@ -17,7 +17,7 @@ from thunderstone.testing.training import Run, train
 from thunderstone.testing.zoo import CASES, Case
 
 # Runs without any method are the same for every subject of a process.
-_PLAIN_RUNS: dict[tuple[str, str], Run] = {}
+_PLAIN_RUNS: dict[tuple[Case, str], Run] = {}
 
 
 class Bench:
@@ -63,6 +63,8 @@ class Bench:
 
     def cases(self) -> list[Case]:
         """The modules the subject is tried on."""
+        if self.subject.cases:
+            return list(self.subject.cases)
         return [case for case in CASES.values() if self.subject.zoo is None or case.name in self.subject.zoo]
 
     def case(self, *preferred: str) -> Case:
@@ -70,9 +72,22 @@ class Bench:
         available = {case.name: case for case in self.cases()}
         return next((available[name] for name in preferred if name in available), next(iter(available.values())))
 
+    def leading(self, what: str) -> Case:
+        """The module that validates, tests, predicts and is resumed: the zoo's ``"mlp"``, or the first of one's own.
+
+        Args:
+            what: What it is needed for, in words.
+
+        Raises:
+            CheckSkipped: The subject leaves it out.
+        """
+        if self.subject.cases or any(case.name == "mlp" for case in self.cases()):
+            return self.case("mlp")
+        raise CheckSkipped(f"{what} is tried on the module 'mlp', which is not in the subject's zoo")
+
     def plain(self, case: Case, setting: Setting = PLAIN) -> Run:
         """The run without a method."""
-        key = (case.name, setting.name)
+        key = (case, setting.name)
         if key not in _PLAIN_RUNS:
             _PLAIN_RUNS[key] = train(case, [], setting)
         return _PLAIN_RUNS[key]

@@ -23,7 +23,7 @@ import torch
 from thunderstone.attachment.method import Method
 from thunderstone.testing.bench import Bench
 from thunderstone.testing.outcome import CheckFailure, CheckSkipped
-from thunderstone.testing.zoo import Case
+from thunderstone.testing.zoo import CASES, Case
 
 _LIMIT = 120.0
 """Seconds after which a run of a few batches hangs."""
@@ -170,7 +170,7 @@ def _launch_once(bench: Bench, job: Job) -> Finished:
             "limit": _LIMIT,
             "ranks": job.ranks,
             "port": _free_port() if job.ranks > 1 else 0,
-            "case": job.case.name,
+            "case": _case(job.case, folder),
             "method": _description(bench.method(job.case), folder) if job.attached else None,
             "accumulate": job.accumulate,
             "save_every": job.save_every,
@@ -209,6 +209,21 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def _case(case: Case, folder: Path) -> str | dict[str, Any]:
+    """How another process finds the module: by its name in the zoo, or what it is made by, by reference."""
+    if CASES.get(case.name) is case:
+        return case.name
+    path = folder / "case.pickle"
+    try:
+        path.write_bytes(pickle.dumps(case))
+    except (AttributeError, pickle.PicklingError) as error:
+        raise CheckFailure(
+            f"the case {case.name!r} cannot be built in another process: {error}. HINT: make it of functions and "
+            "classes at the top level of a module"
+        ) from error
+    return {"file": str(path), "path": [entry for entry in sys.path if entry]}
 
 
 def _description(method: Method, folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from thunderstone.testing.memory_logger import MemoryLogger
 from thunderstone.testing.observer import parameters_of
 from thunderstone.testing.training import SEED, final_state, make_trainer, seed
-from thunderstone.testing.zoo import CASES
+from thunderstone.testing.zoo import CASES, Case
 
 _POLL = 0.005
 _GRACE = 2.0
@@ -100,7 +100,7 @@ def train_rank(job: dict[str, Any], rank: int) -> None:
     if ranks > 1:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(job["port"]))
     method = _build(job["method"]) if job["method"] is not None else None
-    case = CASES[job["case"]]
+    case = _case(job["case"])
     # A process that resumes has no reason to draw the same weights and numbers as the one it continues.
     offset = 1000 if job["resume"] is not None else 0
     seed(SEED + offset)
@@ -136,10 +136,22 @@ def train_rank(job: dict[str, Any], rank: int) -> None:
     )
 
 
-def _build(description: dict[str, str]) -> Any:
-    for entry in description["path"]:
+def _case(description: str | dict[str, Any]) -> Case:
+    if isinstance(description, str):
+        return CASES[description]
+    _extend_path(description["path"])
+    case: Case = pickle.loads(Path(description["file"]).read_bytes())
+    return case
+
+
+def _extend_path(entries: Sequence[str]) -> None:
+    for entry in entries:
         if entry not in sys.path:
             sys.path.append(entry)
+
+
+def _build(description: dict[str, Any]) -> Any:
+    _extend_path(description["path"])
     name = description["module"]
     try:
         module = importlib.import_module(name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thunderstone.attachment.method import Method
 from thunderstone.errors import ArgumentError, suggestion
+
+if TYPE_CHECKING:
+    from thunderstone.testing.zoo import Case
 
 Factory = Callable[[], Method]
 
@@ -21,6 +24,10 @@ class Subject:
         default: Makes the method in its ordinary, effective setting. Called once a run; returns a new instance.
         neutral: Makes it in the setting that switches it off, e.g. ``lambda: SAM(rho=0)``; None where there is none.
         zoo: Names of the modules it is tried on (see `thunderstone.testing.zoo`); None for all of them.
+        cases: Modules of one's own that it is tried on in place of the zoo's, for a method that asks for what no module
+            of the zoo has. Each has a loader of seven batches and, like the module ``"mlp"``, may validate, test and
+            predict; what they are made by can be imported, since some runs are in processes of their own. Checks that
+            look at one module take the first.
         module_arguments: Arguments that take the place of the factories' on single modules of the zoo, by the module's
             name, e.g. ``{"cnn": {"output": "head"}}`` for a method that has to be told a submodule.
         changes_weights: The default setting trains to other weights than no method. False for a monitor.
@@ -36,6 +43,7 @@ class Subject:
     default: Factory
     neutral: Factory | None = None
     zoo: Sequence[str] | None = None
+    cases: Sequence[Case] = ()
     module_arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     changes_weights: bool = True
     plain_first_step: bool = True
@@ -54,8 +62,15 @@ class Subject:
                 )
         for attribute in ("zoo", "module_arguments"):
             for name in getattr(self, attribute) or ():
-                if name not in CASES:
+                if name not in CASES and not self.cases:
                     raise ArgumentError("Subject", attribute, name, "there is no such module", suggestion(name, CASES))
+        if self.cases and self.zoo is not None:
+            hint = "leave one of the two out"
+            raise ArgumentError("Subject", "cases", self.cases, "zoo= names modules to be tried on as well", hint)
+        for case in self.cases:
+            if case.name in CASES:
+                hint = "give it another name"
+                raise ArgumentError("Subject", "cases", case.name, "a module of the zoo has this name", hint)
 
 
 def as_subject(

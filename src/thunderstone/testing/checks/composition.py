@@ -11,7 +11,7 @@ from thunderstone.errors import CompositionError, ThunderstoneError
 from thunderstone.testing.bench import Bench
 from thunderstone.testing.outcome import CheckFailure, CheckSkipped, check
 from thunderstone.testing.training import make_trainer, seed
-from thunderstone.testing.zoo import CASES, Case
+from thunderstone.testing.zoo import Case
 
 
 @check(rule=8)
@@ -33,7 +33,7 @@ def check_composes(bench: Bench) -> None:
             continue
         if type(other) is own:
             continue
-        reason = _alone(case.name, name)
+        reason = _alone(case, name)
         if reason:
             unusable.append(f"{name} ({reason})")
         else:
@@ -52,10 +52,10 @@ def check_composes(bench: Bench) -> None:
 
 
 @cache
-def _alone(case: str, name: str) -> str:
+def _alone(case: Case, name: str) -> str:
     """Why an installed method does not train the module; empty when it does."""
     try:
-        _together(CASES[case], [thunderstone.create(name)])
+        _together(case, [thunderstone.create(name)])
     except CheckFailure as failure:
         return str(failure)
     return ""

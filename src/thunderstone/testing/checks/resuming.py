@@ -11,9 +11,8 @@ import torch
 
 from thunderstone.testing.bench import Bench
 from thunderstone.testing.comparison import require_same
-from thunderstone.testing.outcome import CheckFailure, CheckSkipped, check
+from thunderstone.testing.outcome import CheckFailure, check
 from thunderstone.testing.processes import Finished, Job, launch
-from thunderstone.testing.zoo import CASES
 
 _PLACES = ("on_train_batch_start", "on_before_backward", "on_train_batch_end")
 
@@ -55,9 +54,7 @@ def _outcome(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _job(bench: Bench, **settings: Any) -> Job:
-    if not any(case.name == "mlp" for case in bench.cases()):
-        raise CheckSkipped("resuming is tried on the module 'mlp', which is not in the subject's zoo")
-    return Job(CASES["mlp"], **settings)
+    return Job(bench.leading("resuming"), **settings)
 
 
 @check(rule=4)
@@ -98,10 +95,11 @@ def check_checkpoint_is_plain_data(bench: Bench) -> None:
             f"torch.load(weights_only=True) refuses a checkpoint of {bench.label}: {error}. HINT: keep tensors and "
             "primitives in state_dict"
         ) from error
-    expected = {name: tuple(value.shape) for name, value in CASES["mlp"].module().state_dict().items()}
+    case = bench.leading("resuming")
+    expected = {name: tuple(value.shape) for name, value in case.module().state_dict().items()}
     actual = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-    require_same("mlp", "the module's entries in the checkpoint", expected, actual)
-    method = bench.method(CASES["mlp"])
+    require_same(case.name, "the module's entries in the checkpoint", expected, actual)
+    method = bench.method(case)
     has_state = bool(_uninterrupted(bench, _job(bench, save_every=2)).results[0]["method"])
     if has_state and method.state_key not in checkpoint["callbacks"]:
         raise CheckFailure(f"the checkpoint has no state under {method.state_key!r}, where it would be looked for")

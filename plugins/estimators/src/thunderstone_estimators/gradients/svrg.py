@@ -55,7 +55,8 @@ class SVRG(Method):
     """
 
     name: ClassVar[str] = "svrg"
-    exclusive: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    # A loss that is drawn anew at every visit has no gradient at the snapshot to be corrected by.
+    exclusive: ClassVar[frozenset[str]] = frozenset({"gradient", "objective"})
     unsupported_strategies: ClassVar[dict[str, str]] = {"FSDPStrategy": _SHARDED, "ModelParallelStrategy": _SHARDED}
 
     def __init__(self, alpha: float = 0.75, coefficient: str = "linear", every_n_epochs: int = 1) -> None:
