@@ -57,7 +57,7 @@ types: install ## Check the types of every package (mypy --strict)
 	$(BIN)/mypy
 
 docs: install ## Check the links, code blocks and generated tables of the documentation
-	$(PYTEST) tests/workspace/test_documents.py $(ARGS)
+	$(PYTEST) $(PARALLEL) tests/workspace/test_documents.py $(ARGS)
 
 docs-update: install ## Rewrite the generated tables of the documentation
 	$(BIN)/python -m thunderstone.reference.methods_table README.md

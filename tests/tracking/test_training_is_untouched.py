@@ -212,7 +212,7 @@ def test_a_logger_without_a_folder_leaves_the_rest_to_the_runs_folder(tmp_path: 
     logger = Remote()
     trainer_for(report_all(tmp_path / "tickets"), logger=logger, default_root_dir=tmp_path).fit(Regression())
     [run] = (tmp_path / "runs").iterdir()
-    assert {path.name for path in run.iterdir()} == {"config.json", "tables", "figures", "artifacts"}
+    assert {path.name for path in run.iterdir()} == {"run.json", "config.json", "tables", "figures", "artifacts"}
     assert [step for step, metrics in logger.metrics if "sharpened/flatness" in metrics] == [7, 15]
     assert logger.hyperparameters[0]["sharpened"] == {"rho": 0.05, "adaptive": False}
 

@@ -69,6 +69,10 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option("-m", metavar="MODULE", help="Run a module, as `python -m` does."),
     ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, max=2**32 - 1, help="Seed the run, also where the script calls seed_everything itself."),
+    ] = None,
     arguments: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
@@ -84,7 +88,83 @@ def run(
     """
     from thunderstone.cli.run_command import RunRequest
 
-    context.obj.append(RunRequest(with_ or [], module, arguments or []))
+    context.obj.append(RunRequest(with_ or [], module, arguments or [], seed))
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def compare(
+    metric: Annotated[str, typer.Option(help="What to compare: the name of a metric the script logs.")],
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--setting",
+            metavar="NAME[:key=value,...][+NAME...]",
+            help="Methods to attach, or plain; the first is the baseline.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    mode: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="max or min: what is better; by the metric's name if not given.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The comparison's folder; runs/compare-SCRIPT by default.", show_default=False),
+    ] = None,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=1, help="How many runs at a time; half the cores, one with a GPU, by default.", show_default=False
+        ),
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="Where runs are started: local.")] = "local",
+    module: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-m", metavar="MODULE", help="Run a module, as `python -m` does."),
+    ] = None,
+    arguments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="SCRIPT ARGS...", help="The script (not with -m) and its own arguments.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Run a script under several settings and seeds, unchanged, and compare what it logs.
+
+    Each run is a process of its own. A comparison that is started again goes on where it was stopped. In the script's
+    arguments {seed}, {folder} and {setting} stand for the run's own.
+    """
+    from thunderstone.cli.compare_command import execute
+
+    raise typer.Exit(execute(setting or [], seeds, metric, mode, output, jobs, launcher, module, arguments or []))
+
+
+@app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its run.json.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where the new run's files go; rerun in the run's folder by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Repeat a run by its record, and say whether it ends with the same metrics; exit code 1 when it does not."""
+    from thunderstone.cli.rerun_command import execute
+
+    raise typer.Exit(execute(run, output))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A runs/ folder, one run, a comparison, or an offline W&B run.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The file; report.html in the folder by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write one HTML file that shows runs: settings, curves, tables, figures, environment, command lines."""
+    from thunderstone.cli.report_command import execute
+
+    execute(folder, output)
 
 
 @app.command()

@@ -10,22 +10,35 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from thunderstone.attachment.method import Method
 
 VARIABLE = "THUNDERSTONE_WITH"
 """JSON list of methods to attach to every Trainer; `thunderstone run --with` sets it."""
 
+RUN = "THUNDERSTONE_RUN"
+"""The folder of this run; `thunderstone compare` sets it, and what every Trainer logs is written down there."""
+
 trainers_built = 0
 """How many Trainers of this process asked for callbacks while ``THUNDERSTONE_WITH`` was set."""
 
 
-def callbacks() -> list[Method]:
-    """New instances of the methods ``THUNDERSTONE_WITH`` asks for; empty, with nothing imported, when it is unset.
+def callbacks() -> list[Callback]:
+    """New instances of the methods ``THUNDERSTONE_WITH`` asks for, and what watches a run of `thunderstone compare`.
+
+    Empty, with nothing imported, when neither variable is set.
 
     Raises:
         ThunderstoneError: The variable asks for something that cannot be built. The Trainer is not built then either:
             a run without the method it was started for is a run wasted.
     """
+    if not os.environ.get(VARIABLE) and not os.environ.get(RUN):
+        return []
+    return [*_methods(), *_observers()]
+
+
+def _methods() -> list[Method]:
     if not os.environ.get(VARIABLE):
         return []
     global trainers_built
@@ -33,6 +46,17 @@ def callbacks() -> list[Method]:
     from thunderstone.cli.with_option import build_together, from_environment
 
     return build_together(from_environment())
+
+
+def _observers() -> list[Callback]:
+    from thunderstone.cli.seeding import seed_worker
+
+    seed_worker()
+    if not os.environ.get(RUN):
+        return []
+    from thunderstone.comparison.observer import observer
+
+    return [observer()]
 
 
 def pytorch_lightning_callbacks() -> list[Any]:

@@ -11,7 +11,7 @@ from thunderstone.errors import ThunderstoneError, suggestion
 if TYPE_CHECKING:
     from thunderstone.cli.run_command import RunRequest
 
-COMMANDS = ("demo", "doctor", "info", "list", "run")
+COMMANDS = ("compare", "demo", "doctor", "info", "list", "report", "rerun", "run")
 WRONG_REQUEST = 2
 
 
@@ -41,10 +41,13 @@ def _parse(given: list[str]) -> int | RunRequest:
     from typer.main import get_command
 
     from thunderstone.cli.app import app
+    from thunderstone.cli.compare_command import VALUED_OPTIONS
     from thunderstone.cli.run_command import end_of_options
 
     if given[:1] == ["run"]:
         given = ["run", *end_of_options(given[1:])]
+    elif given[:1] == ["compare"]:
+        given = ["compare", *end_of_options(given[1:], VALUED_OPTIONS)]
     requests: list[RunRequest] = []
     try:
         get_command(app)(given, prog_name="thunderstone", obj=requests)

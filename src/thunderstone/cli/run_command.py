@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from thunderstone.cli import factory
 from thunderstone.cli.launch import Outcome, check_script, run_module, run_script
+from thunderstone.cli.seeding import seed_program
 from thunderstone.errors import CompositionError, RequestError
 
 
@@ -20,16 +21,18 @@ class RunRequest:
         options: The text of every ``--with``.
         module: The module of ``-m``, if given.
         arguments: The script and its arguments, or the module's arguments.
+        seed: The number of ``--seed``, if given.
     """
 
     options: Sequence[str]
     module: str | None
     arguments: Sequence[str]
+    seed: int | None = None
 
     def execute(self) -> int:
         """Check the options, run the program in this process, and return its exit code.
 
-        Without ``--with`` this imports nothing and sets nothing: the program runs as under `python`.
+        Without ``--with`` and ``--seed`` this imports nothing and sets nothing: the program runs as under `python`.
 
         Raises:
             ThunderstoneError: Something that was asked for cannot be done; the program has not been started.
@@ -41,9 +44,11 @@ class RunRequest:
                     "run: there is no script. HINT: thunderstone run [--with …] SCRIPT ARGS, or -m MODULE"
                 )
             check_script(self.arguments[0])
+        names = _announce(self.options) if self.options else ""
+        if self.seed is not None:
+            seed_program(self.seed)
         if not self.options:
             return self._launch().exit_code
-        names = _announce(self.options)
         try:
             outcome = self._launch()
         except SystemExit:  # how `sys.exit(main())` and `--help` end
@@ -95,14 +100,23 @@ def _say(message: str) -> None:
     print(f"thunderstone run: {message}", file=sys.stderr)
 
 
-def end_of_options(arguments: Sequence[str]) -> list[str]:
-    """The arguments of `run` with a ``--`` after ``-m MODULE``: what follows belongs to the module, dashes or not."""
+VALUED_OPTIONS = ("--with", "-w", "--seed")
+
+
+def end_of_options(arguments: Sequence[str], valued: Sequence[str] = VALUED_OPTIONS) -> list[str]:
+    """The arguments of `run` with a ``--`` after ``-m MODULE``: what follows belongs to the module, dashes or not.
+
+    Args:
+        arguments: What stands after the command.
+        valued: The command's options that take a value.
+    """
+    attached = tuple(f"{name}=" if name.startswith("--") else name for name in valued)
     position = 0
     while position < len(arguments):
         argument = arguments[position]
-        if argument in ("--with", "-w"):
+        if argument in valued:
             position += 2
-        elif argument.startswith(("--with=", "-w")) or argument in ("--help", "-h"):
+        elif argument.startswith(attached) or argument in ("--help", "-h"):
             position += 1
         elif argument.startswith("-m"):
             position += 2 if argument == "-m" else 1

@@ -18,6 +18,7 @@ from typing import Any
 
 from thunderstone.tracking.configuration import primitive
 from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
 from thunderstone.tracking.sink import Sink
 
@@ -27,6 +28,7 @@ class FolderSink(Sink):
 
     ::
 
+        run.json                             how the run was started and how it ended
         config.json                          every method and its arguments
         scalars.csv                          step,epoch,key,value
         tables/METHOD/NAME_stepN.csv
@@ -45,11 +47,15 @@ class FolderSink(Sink):
         self._locate = locate
         self._root: Path | None = None
         self._config: Mapping[str, Any] | None = None
+        self._run: RunRecord | None = None
 
     def root(self) -> Path:
         """The folder; created if this is the first call."""
         if self._root is None:
             self._root = self._locate()
+        if self._run is not None:
+            run, self._run = self._run, None
+            run.place(self._root)
         if self._config is not None:
             config, self._config = self._config, None
             self._write_configuration(self._root, config)
@@ -62,6 +68,9 @@ class FolderSink(Sink):
             if file.tell() == 0:
                 writer.writerow(["step", "epoch", "key", "value"])
             writer.writerows([step, epoch, key, value] for key, value in values.items())
+
+    def run(self, record: RunRecord) -> None:
+        self._run = record
 
     def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
         # Written with the first record: a run that reports nothing leaves no folder behind.

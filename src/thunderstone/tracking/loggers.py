@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from thunderstone.tracking.figures import pixels
 from thunderstone.tracking.folder import FolderSink, local
 from thunderstone.tracking.records import Record
+from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.sink import Sink
 
 
@@ -34,6 +35,10 @@ class LoggerSink(Sink):
         # "epoch" stands beside every value that `self.log` writes, and `save` follows it: a killed run keeps its rows.
         self.logger.log_metrics({**values, "epoch": epoch}, step=step)
         self.logger.save()
+
+    def run(self, record: RunRecord) -> None:
+        if self.takes_media:
+            self._folder.run(record)
 
     def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
         if not self.takes_media:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thunderstone.tracking.records import Record
+from thunderstone.tracking.run_record import RunRecord
 
 
 class TrackingWarning(UserWarning):
@@ -35,6 +36,9 @@ class Sink(ABC):
     @abstractmethod
     def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
         """Write the run's configuration: each method's arguments (primitives) by its name, and the run's tags."""
+
+    def run(self, record: RunRecord) -> None:  # noqa: B027
+        """Keep the run's record with the run's files, where a place has files."""
 
     def axis(self, key: str, of: str) -> None:  # noqa: B027
         """Draw the series whose keys match the pattern `of` against the one at `key`, where a place can."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -20,7 +22,9 @@ from thunderstone.tracking.configuration import configuration, names
 from thunderstone.tracking.figures import is_figure, render
 from thunderstone.tracking.folder import FolderSink, new_run_folder
 from thunderstone.tracking.loggers import LoggerSink, TensorBoardSink
+from thunderstone.tracking.provenance import hardware
 from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.run_record import FAILED, FINISHED, INTERRUPTED, RunRecord
 from thunderstone.tracking.scalars import is_scalar, read, snapshot
 from thunderstone.tracking.sink import Sink, TrackingWarning
 from thunderstone.tracking.weights_and_biases import WandbSink
@@ -55,6 +59,7 @@ class Tracker:
         self._rows: list[dict[str, Record]] = []
         self._boundary = _StepBoundary(self)
         self._finished = False
+        self._run: RunRecord | None = None
         self._sinks = self._find_sinks()
 
     def start(self, methods: Sequence[Method]) -> None:
@@ -65,7 +70,10 @@ class Tracker:
         # its own, since Lightning is iterating over the present one.
         set_callbacks(self.trainer, [self._boundary, *self._callbacks()])
         config = self._attempt("the tracker", "the configuration", lambda: configuration(methods))
+        self._run = self._attempt("the tracker", "the run's record", lambda: self._record_of_run(config or {}))
         for sink in self._sinks:
+            if self._run is not None:
+                self._attempt(sink.name, "the run's record", partial(sink.run, self._run))
             if config is not None:
                 self._attempt(sink.name, "the configuration", partial(sink.configuration, config, names(methods)))
 
@@ -77,6 +85,8 @@ class Tracker:
     def finish(self) -> None:
         """Write what is waiting and let go of the Trainer. Safe to call after an exception, and more than once."""
         self.flush()
+        if not self._finished and self._run is not None:
+            self._attempt("the tracker", "the end of the run", partial(self._close, self._run))
         self._finished = True
         if self._boundary in callbacks_of(self.trainer):
             set_callbacks(self.trainer, list(self._callbacks()))
@@ -108,6 +118,33 @@ class Tracker:
         rows, self._rows = self._rows, []
         for row in rows:
             self._write(row)
+
+    # -- the run's record ----------------------------------------------------------------------------------------------
+
+    def _record_of_run(self, config: Mapping[str, Any]) -> RunRecord:
+        given = os.environ.get("PL_GLOBAL_SEED", "")
+        seed = {"lightning": int(given) if given.isdigit() else None, "torch": torch.initial_seed()}
+        device = self.trainer.strategy.root_device
+        words = f"{hardware()}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else hardware()
+        processes = self.trainer.world_size
+        return RunRecord(
+            seed=seed,
+            methods=dict(config),
+            hardware=words if processes == 1 else f"{words}; {processes} processes",
+            precision=str(self.trainer.precision),
+        )
+
+    def _close(self, run: RunRecord) -> None:
+        error = self._boundary.error
+        status = FINISHED if error is None else FAILED if isinstance(error, Exception) else INTERRUPTED
+        reason = "" if error is None else f"{type(error).__name__}: {error}"
+        run.close(
+            status,
+            reason,
+            epochs=self.trainer.current_epoch,
+            steps=self.trainer.global_step,
+            metrics={key: read(value) for key, value in self.trainer.callback_metrics.items() if is_scalar(value)},
+        )
 
     # -- scalars -------------------------------------------------------------------------------------------------------
 
@@ -202,6 +239,10 @@ class _StepBoundary(Callback):
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
+        self.error: BaseException | None = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.error = exception
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.tracker.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
@@ -12,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from thunderstone.tracking.configuration import primitive
 from thunderstone.tracking.folder import existing
 from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
 from thunderstone.tracking.sink import Sink
 
@@ -32,6 +34,12 @@ class WandbSink(Sink):
 
     def scalars(self, values: Mapping[str, float], step: int, epoch: int) -> None:
         self._log(values, step, epoch)
+
+    def run(self, record: RunRecord) -> None:
+        folder = Path(self.logger.experiment.dir)
+        # A disabled run has a folder of its own that W&B deletes.
+        if folder.is_dir():
+            record.place(folder)
 
     def configuration(self, config: Mapping[str, Mapping[str, Any]], tags: Sequence[str]) -> None:
         run = self.logger.experiment

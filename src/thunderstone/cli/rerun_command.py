@@ -1,0 +1,126 @@
+"""`thunderstone rerun`: the command of a recorded run once more, and whether it ends where the run ended."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from thunderstone.cli import factory
+from thunderstone.errors import RequestError
+
+SAME, DIFFERENT = 0, 1
+
+
+def execute(run: Path, output: Path | None) -> int:
+    """Repeat a run and compare its metrics, bit by bit.
+
+    Args:
+        run: Its folder, or the `run.json` itself.
+        output: A new folder for what the repeated run writes.
+
+    Returns:
+        0 when every metric of the record is the same, 1 when one is not or the run fails.
+
+    Raises:
+        RequestError: There is no record, or it cannot be repeated.
+    """
+    from thunderstone.tracking import provenance
+    from thunderstone.tracking.run_record import NAME, read_record
+
+    path = run / NAME if run.is_dir() else run
+    if not path.exists():
+        raise RequestError(f"rerun: there is no {NAME} at {str(run)!r}. HINT: give the folder of a tracked run")
+    record = read_record(path)
+    _check(path, record)
+    folder = _new_folder(output or path.parent / "rerun")
+    for change in _changes(record, provenance.versions(), provenance.git_state(Path(record["directory"]))):
+        print(f"Since then: {change}")
+    if (record.get("seed") or {}).get("lightning") is None:
+        print("The run was not seeded through Lightning: another result does not mean that anything has changed.")
+    environment = {**os.environ, factory.RUN: str(folder), "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder)}
+    try:
+        ended = subprocess.run(record["command"], cwd=record["directory"], env=environment, check=False)
+    except OSError as error:
+        raise RequestError(f"rerun: {record['command'][0]!r} cannot be started: {error.strerror}") from error
+    if ended.returncode != 0:
+        print(f"The repeated run failed with exit code {ended.returncode}.")
+        return DIFFERENT
+    return _compare(record["metrics"], folder)
+
+
+def _check(path: Path, record: Mapping[str, Any]) -> None:
+    if record["status"] == "unreadable":
+        raise RequestError(f"rerun: {record['reason']}")
+    if record["status"] != "finished" or not record.get("metrics"):
+        why = f"the run is {record['status']}" if record["status"] != "finished" else "the run logged nothing"
+        raise RequestError(f"rerun: {path} has no metrics to compare with: {why}")
+    if not record.get("command"):
+        raise RequestError(f"rerun: {path} has no command")
+    if not Path(record.get("directory", "")).is_dir():
+        raise RequestError(f"rerun: the run was started in {record.get('directory')!r}, which is not there any more")
+
+
+def _new_folder(wanted: Path) -> Path:
+    wanted = wanted.absolute()
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = wanted.with_name(f"{wanted.name}_{number}") if number > 1 else wanted
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise RequestError(
+            f"rerun: the folder {str(wanted)!r} cannot be made ({error.strerror}). HINT: --output FOLDER"
+        ) from error
+    raise AssertionError("count() never ends")
+
+
+def _changes(record: Mapping[str, Any], versions: Mapping[str, str], git: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is not as it was, in words."""
+    for name, then in (record.get("versions") or {}).items():
+        now = versions.get(name)
+        if now != then:
+            yield f"{name} was {then}, and is {now or 'not installed'}"
+    then_git = record.get("git") or {}
+    if git is not None and then_git and git["commit"] != then_git.get("commit"):
+        yield f"the commit was {then_git.get('commit')}, and is {git['commit']}"
+    if then_git.get("changed_files"):
+        yield f"{then_git['changed_files']} files had changes that were not committed; what they were is not recorded"
+
+
+def _compare(recorded: Mapping[str, Any], folder: Path) -> int:
+    before = {name: float(value) for name, value in recorded.items()}
+    try:
+        outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        print("The repeated run has built no Trainer that could be watched.")
+        return DIFFERENT
+    # The record may be of one fit of several; what the whole script ended with comes first.
+    candidates = [{name: float(value) for name, value in each.items()} for each in _ends(outcome)]
+    differing = min((_differences(before, after) for after in candidates), key=len)
+    for name, after in differing.items():
+        print(f"  {name}: {before[name]!r} before, {'not logged' if after is None else repr(after)} now")
+    same = len(before) - len(differing)
+    print(f"{same} of {len(before)} metrics are identical. The repeated run is in {folder}")
+    return DIFFERENT if differing else SAME
+
+
+def _ends(outcome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [outcome.get("metrics", {}), *outcome.get("fits", [])]
+
+
+def _differences(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: after.get(name) for name, value in before.items() if not _same(value, after.get(name))}
+
+
+def _same(one: float, other: float | None) -> bool:
+    return other is not None and (one == other or (math.isnan(one) and math.isnan(other)))

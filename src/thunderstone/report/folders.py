@@ -1,0 +1,145 @@
+"""Runs from folders: those of `runs/`, of a CSVLogger, and of a comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from thunderstone.report import csv_files
+from thunderstone.report.model import Picture, ShownRun
+from thunderstone.tracking.run_record import NAME, read_record
+
+_MARKS = (NAME, "scalars.csv", "metrics.csv")
+_FACTS = (
+    "started",
+    "ended",
+    "wall_seconds",
+    "processor_seconds",
+    "seed",
+    "epochs",
+    "steps",
+    "passes",
+    "precision",
+    "hardware",
+    "git",
+)
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """The folders of runs in and below `root`, in order; none inside another."""
+    for parent, folders, files in os.walk(root):
+        if any(mark in files for mark in _MARKS):
+            folders.clear()
+            yield Path(parent)
+        folders.sort()
+
+
+def read_folder(folder: Path, name: str, group: str = "") -> ShownRun:
+    """One run from its folder and what is below it.
+
+    Args:
+        folder: Has a `run.json`, a `scalars.csv` or a `metrics.csv`, or several of them.
+        name: What the report calls the run.
+        group: See `ShownRun`.
+    """
+    run = ShownRun(name, group or name)
+    records = sorted(folder.glob("run*.json"), key=lambda path: (len(path.name), path.name))
+    if records:
+        # The last of several fits into one folder; a run that was killed has no later one.
+        put_record(run, read_record(records[-1]))
+        if len(records) > 1:
+            run.notes.append(f"{len(records)} fits have written to this folder; the last one's record is shown.")
+    _read_scalars(run, folder)
+    for path in _own(folder, "config.json"):
+        run.methods = run.methods or _mapping(path, run)
+    for path in _own(folder, "tables/**/*.csv"):
+        try:
+            table = csv_files.table(path, _title(path))
+        except OSError as error:
+            run.notes.append(f"{path.name} cannot be read: {error}.")
+            continue
+        if table is not None:
+            run.tables.append(table)
+    for path in _own(folder, "figures/**/*.png"):
+        content = path.read_bytes()
+        if content:  # reserved by a run that was killed before it drew
+            run.pictures.append(Picture(_title(path), content))
+    return run
+
+
+def put_record(run: ShownRun, record: dict[str, Any]) -> None:
+    """Take over what a `run.json` says."""
+    run.status, run.reason = str(record.get("status", "unknown")), str(record.get("reason", ""))
+    run.methods = dict(record.get("methods") or {})
+    run.versions = dict(record.get("versions") or {})
+    run.command = list(record.get("command") or ())
+    run.directory = str(record.get("directory") or "")
+    run.facts = {name: record[name] for name in _FACTS if record.get(name) is not None}
+    for name, value in (record.get("metrics") or {}).items():
+        run.metrics[name] = float(value)
+
+
+def _read_scalars(run: ShownRun, folder: Path) -> None:
+    for file, read in (("scalars.csv", csv_files.long_scalars), ("metrics.csv", csv_files.wide_scalars)):
+        for path in _own(folder, file):
+            try:
+                found: dict[str, list[tuple[float, float]]] = {}
+                lost = read(path, found)
+            except OSError as error:
+                run.notes.append(f"{path.name} cannot be read: {error}.")
+                continue
+            if lost:
+                plural = "s" if lost > 1 else ""
+                run.notes.append(f"{path.relative_to(folder)}: {lost} line{plural} could not be read and are left out.")
+            for key, points in found.items():
+                # What both a logger and the comparison have written down is one curve.
+                run.curves.setdefault(key, points)
+    if not run.curves and _own(folder, "events.out.tfevents.*"):
+        run.notes.append("Its numbers are in TensorBoard's own file, which is not read here.")
+    for key, points in run.curves.items():
+        run.metrics.setdefault(key, points[-1][1])
+
+
+def _own(folder: Path, pattern: str) -> list[Path]:
+    """The files of a run that match, its own before those of its loggers.
+
+    Not what lies in an artifact, such as a model with its `config.json`, and not what `thunderstone rerun` has written.
+    """
+    found = []
+    for path in folder.rglob(pattern):
+        first = path.relative_to(folder).parts[0]
+        if first != "artifacts" and not first.startswith("rerun"):
+            found.append(path)
+    return sorted(found, key=lambda path: (len(path.parts), *_natural(path)))
+
+
+def _mapping(path: Path, run: ShownRun) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        run.notes.append(f"{path.name} cannot be read: {type(error).__name__}: {error}.")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _title(path: Path) -> str:
+    """``sam/layers, step 7`` for ``tables/sam/layers_step7.csv``."""
+    stem, _, step = path.stem.rpartition("_step")
+    name = "/".join([*_below(path), stem or path.stem])
+    return f"{name}, step {step}" if stem else name
+
+
+def _below(path: Path) -> tuple[str, ...]:
+    parts = path.parent.parts
+    first = max(index for index, part in enumerate(parts) if part in ("tables", "figures"))
+    return parts[first + 1 :]
+
+
+def _natural(path: Path) -> tuple[str, int, str]:
+    """A key that sorts step 7 before step 15."""
+    stem, _, step = path.stem.rpartition("_step")
+    number = step.split("_")[0]
+    return f"{path.parent}/{stem}", int(number) if number.isdigit() else 0, path.name
