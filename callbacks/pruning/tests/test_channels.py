@@ -177,7 +177,6 @@ class Counts(nn.Module):
             "score='normalisation_scale' is not allowed: no prunable layer has batch normalisation",
         ),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_said(inputs, net, arguments, message) -> None:
     module = net()
