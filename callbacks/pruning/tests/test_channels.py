@@ -190,3 +190,98 @@ def test_without_the_library_it_says_how_to_get_it(inputs, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(ImportError, match=r"torch-pruning, which is not installed. HINT: pip install 'thunder"):
         plan_channels(network(), lambda m: m(inputs), 0.5)
+
+
+class Written(nn.Module):
+    """Layers of given sizes, and code that uses them."""
+
+    def __init__(self, code, **layers: nn.Module) -> None:
+        super().__init__()
+        self.code = code
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self, x)
+
+
+def test_a_frozen_layer_goes_with_the_others(inputs) -> None:
+    net = network()
+    expected = plan_channels(net, lambda m: m(inputs), 0.5)
+    for layer in (net.stem, net.grouped, net.norm):
+        layer.requires_grad_(False)
+    found = plan_channels(net, lambda m: m(inputs), 0.5)
+    assert found.kept.keys() == expected.kept.keys()
+    smaller = copy.deepcopy(net)
+    found.apply(smaller)
+    assert not smaller.stem.weight.requires_grad
+    assert smaller.norm.weight.shape == smaller.stem.weight.shape[:1] == (2,)
+
+
+def test_tied_weights_that_would_lose_other_channels() -> None:
+    def code(net: nn.Module, x: Tensor) -> Tensor:
+        return net.d(torch.relu(net.c(torch.relu(net.b(torch.relu(net.a(x)))))))
+
+    net = Written(code, a=nn.Linear(5, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 8), d=nn.Linear(8, 3))
+    net.c.weight = net.b.weight
+    with pytest.raises(ArgumentError, match=r"module='c.weight' is not allowed: it is the same tensor as 'b.weight'"):
+        plan_channels(net, lambda m: m(torch.randn(2, 5)), 0.5)
+    # Both read what is added to an embedding: the same channels go.
+    text = Written(lambda m, x: m.h(m.e(x) + m.l(m.e(x))), e=nn.Embedding(9, 8), l=nn.Linear(8, 8), h=nn.Linear(8, 9))
+    text.h.weight = text.e.weight
+    ids = torch.randint(0, 9, (2, 4))
+    plan_channels(text, lambda m: m(ids), 0.5).apply(text)
+    assert text.h.weight is text.e.weight
+    assert text(ids).shape == (2, 4, 9)
+
+
+def counts(net: nn.Module, x: Tensor) -> Tensor:
+    h = net.a(x)
+    if h.shape[1] != 16:
+        raise AssertionError
+    return net.c(h)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (
+            lambda: Written(
+                lambda m, x: m.c(nn.functional.glu(m.a(x))), a=nn.Linear(5, 16), c=nn.Linear(8, 3)
+            ),
+            r"torch-pruning does not follow the channels of a \(IndexError: .*exclude=\['a'\]",
+        ),
+        (
+            lambda: Written(counts, a=nn.Linear(5, 16), c=nn.Linear(16, 3)),
+            r"without those channels it does not run \(AssertionError\)",
+        ),
+        (
+            lambda: Written(
+                lambda m, x: m.c(m.a(x)), a=nn.utils.parametrizations.weight_norm(nn.Linear(5, 16)), c=nn.Linear(16, 3)
+            ),
+            "none of its layers can lose channels",
+        ),
+    ],
+    ids=["glu", "asserts", "parametrized"],
+)  # fmt: skip
+def test_what_torch_pruning_cannot_follow_is_said(net, message) -> None:
+    with pytest.raises(ArgumentError, match=f"plan_channels: module='Written' is not allowed: {message}"):
+        plan_channels(net(), lambda m: m(torch.randn(2, 5)), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("between", "warned"),
+    [
+        (lambda h: h.flatten(1), False),
+        (lambda h: h.permute(0, 2, 3, 1).flatten(1), True),
+        (lambda h: h.flip(1).flatten(1), True),
+        (lambda h: nn.functional.dropout(h).flatten(1), False),
+    ],
+    ids=["in order", "permuted", "flipped", "random"],
+)
+def test_channels_out_of_order_are_warned_of(between, warned, recwarn) -> None:
+    torch.manual_seed(0)
+    net = Written(lambda m, x: m.c(between(torch.relu(m.a(x)))), a=nn.Conv2d(2, 8, 3), c=nn.Linear(128, 3))
+    x = torch.randn(3, 2, 6, 6)
+    plan_channels(net, lambda m: m(x), 0.5)
+    assert [str(w.message)[:39] for w in recwarn] == warned * ["plan_channels: the smaller Written is n"]

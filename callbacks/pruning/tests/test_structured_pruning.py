@@ -91,6 +91,16 @@ def test_a_resumed_run_ends_with_the_same_bits(classifier, fit, tmp_path, saved_
     assert "on_load_checkpoint" not in vars(resumed)
 
 
+def test_an_optimizer_with_one_vector_of_all_weights_begins_anew(classifier, fit, tmp_path) -> None:
+    module = classifier()
+    optimizer = torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=2)
+    module.configure_optimizers = lambda: optimizer
+    fit(module, StructuredPruning(0.5, start=4), default_root_dir=tmp_path)
+    assert module.net[0].out_features == 3
+    directions = optimizer.state[module.net[0].weight]["d"]
+    assert directions.numel() == sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_a_checkpoint_of_it_becomes_a_module(classifier, fit, tmp_path) -> None:
     saves = ModelCheckpoint(tmp_path, filename="last")
     settings = {"enable_checkpointing": True, "default_root_dir": tmp_path}

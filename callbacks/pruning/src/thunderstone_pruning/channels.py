@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from thunderstone import ArgumentError
 from thunderstone.arguments import finite, one_of
@@ -22,6 +25,11 @@ from thunderstone_pruning.structure import Structure
 
 CHANNEL_SCORES = ("l1", "l2", "normalisation_scale")
 SCOPES = ("layer", "global")
+
+# Their output for one channel depends on the others.
+_OVER_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.MultiheadAttention)
+# Of the output's length: far above the rounding of 16 bits, far below what misplaced weights cause once trained.
+_TOLERANCE = 0.05
 
 Trace = Callable[[nn.Module], Any]
 
@@ -84,6 +92,10 @@ def plan_channels(
     finite(who, "ratio", ratio, "0.5 removes every second channel", minimum=0, maximum=1)
     pruning = torch_pruning(who)
     work = copied(module)
+    for parameter in work.parameters():
+        # What hangs together is read off the graph of gradients; a frozen layer would be missing there.
+        if parameter.is_floating_point():
+            parameter.requires_grad_()
     with warnings.catch_warnings(), torch.enable_grad():
         # Its own remarks on operations it does not know; what comes out of them is tried below.
         warnings.simplefilter("ignore")
@@ -91,7 +103,7 @@ def plan_channels(
             work, example_inputs=None, forward_fn=lambda traced, _: trace(traced), verbose=False
         )
         found = _prunable(pruning, graph, work, include, exclude, who)
-        scores = _scores(pruning, found, score, scope, who)
+        scores = _scores(pruning, found, score, scope, type(module).__name__, who)
         keep = _chosen(found, scores, ratio, scope, empty, who)
         probe = Probe(work)
         modules = dict(work.named_modules())
@@ -102,7 +114,8 @@ def plan_channels(
             if indices:
                 layer = modules[channels.layers[0]]
                 prune = graph.get_pruner_of_module(layer).prune_out_channels
-                graph.get_pruning_group(layer, prune, indices).prune(record_history=False)
+                with _understood(type(module).__name__, who, channels.layers):
+                    graph.get_pruning_group(layer, prune, indices).prune(record_history=False)
         structure = probe.structure(who, {})
     _try(structure, module, trace, who)
     return structure
@@ -150,12 +163,13 @@ def _prunable(
         if (
             # What reaches the output keeps its width, and so do layers the graph knows no way to cut exactly.
             any(not node.outputs for node in holders if node.module not in names or node.module in outputs)
-            or not all(isinstance(layer, known) for layer in real)
+            or not all(isinstance(layer, known) and not is_parametrized(layer) for layer in real)
             or (included and not all(any(fnmatchcase(name, p) for p in included) for name in its))
             or any(fnmatchcase(name, pattern) for name in its for pattern in excluded)
         ):
             continue
-        parts = max(_parts(graph, layer) for layer in real)
+        with _understood(type(module).__name__, who, its):
+            parts = max(_parts(graph, layer) for layer in real)
         found.append(_Channels(its, len(group[0].idxs), parts, group))
     if not found:
         reason = "none of its layers can lose channels: they make the output, are excluded, or hang on other layers"
@@ -171,7 +185,9 @@ def _parts(graph: Any, layer: nn.Module) -> int:
     return max(int(pruner.get_out_channel_groups(layer)), int(pruner.get_in_channel_groups(layer)))
 
 
-def _scores(pruning: Any, found: Sequence[_Channels], score: str, scope: str, who: str) -> dict[str, Tensor]:
+def _scores(
+    pruning: Any, found: Sequence[_Channels], score: str, scope: str, module: str, who: str
+) -> dict[str, Tensor]:
     normalizer = "mean" if scope == "global" and score != "normalisation_scale" else None
     if score == "normalisation_scale":
         importance = pruning.importance.BNScaleImportance(group_reduction="mean", normalizer=None)
@@ -183,7 +199,8 @@ def _scores(pruning: Any, found: Sequence[_Channels], score: str, scope: str, wh
         )
     scores = {}
     for channels in found:
-        values = importance(channels.group)
+        with _understood(module, who, channels.layers):
+            values = importance(channels.group)
         if values is not None:
             scores[channels.layers[0]] = values.detach().float().view(channels.parts, -1).mean(dim=0)
     if not scores:
@@ -206,18 +223,58 @@ def _chosen(
     return layer_masks(scores, {**counts, **dict.fromkeys(emptied, 1)}, who=who)
 
 
-def _try(structure: Structure, module: nn.Module, trace: Trace, who: str) -> None:
-    smaller = copied(module)
-    structure.apply(smaller, who=who)
+@contextmanager
+def _understood(module: str, who: str, layers: Sequence[str]) -> Iterator[None]:
+    """Turns whatever torch-pruning fails with into an error that says at which layers."""
     try:
-        with torch.no_grad():
-            trace(smaller.eval())
+        yield
     except Exception as error:
-        raise ArgumentError(
-            who,
-            "module",
-            type(module).__name__,
-            f"without those channels it does not run ({type(error).__name__}: {str(error).splitlines()[0]}): its code "
-            "counts on a number of channels, or joins them in a way that torch-pruning does not follow",
-            "take sizes from the tensors (x.flatten(1), x.shape) instead of numbers, or exclude the layers before",
-        ) from error
+        reason = f"torch-pruning does not follow the channels of {', '.join(layers)} ({_text(error)})"
+        raise ArgumentError(who, "module", module, reason, f"exclude={list(layers)}") from error
+
+
+def _text(error: Exception) -> str:
+    return ": ".join(filter(None, (type(error).__name__, str(error).partition("\n")[0])))
+
+
+def _try(structure: Structure, module: nn.Module, trace: Trace, who: str) -> None:
+    smaller = copied(module).eval()
+    structure.apply(smaller, who=who)
+    with torch.no_grad():
+        try:
+            found = trace(smaller)
+        except Exception as error:
+            raise ArgumentError(
+                who,
+                "module",
+                type(module).__name__,
+                f"without those channels it does not run ({_text(error)}): its code counts on a number of channels, or "
+                "joins them in a way that torch-pruning does not follow",
+                "take sizes from the tensors (x.flatten(1), x.shape) instead of numbers, or exclude the layers before",
+            ) from error
+        whole = copied(module).eval()
+        _silence(whole, structure)
+        expected = trace(whole)
+        comparable = isinstance(found, Tensor) and isinstance(expected, Tensor) and found.shape == expected.shape
+        # Normalised over channels it is another function; with random numbers it is another one each time.
+        if not comparable or any(isinstance(layer, _OVER_CHANNELS) for layer in whole.modules()):
+            return
+        off = float((found - expected).norm()) / (float(expected.norm()) or 1.0)
+        if off > _TOLERANCE and trace(whole).equal(expected):
+            rank_zero_warn(
+                f"{who}: the smaller {type(module).__name__} is not the whole one with those channels silenced (its "
+                f"output is off by {off:.0%}). Either its code normalises over channels (a softmax, a norm), and all "
+                "is well; or it changes their order (a permutation before flatten, a shuffle, a flip, a stack), and "
+                "weights now lie at other channels than they were trained for. HINT: exclude the layers before, or "
+                "build the module so that channels stay in order"
+            )
+
+
+def _silence(module: nn.Module, structure: Structure) -> None:
+    """Multiply with zero what is left out of each parameter, in place."""
+    for name, parameter in module.named_parameters():
+        for dimension, indices in enumerate(structure.kept.get(name, ())):
+            if indices is not None:
+                stays = torch.zeros(parameter.shape[dimension], dtype=torch.bool)
+                stays[indices] = True
+                parameter.movedim(dimension, 0)[~stays.to(parameter.device)] = 0

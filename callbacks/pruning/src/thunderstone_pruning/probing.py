@@ -25,7 +25,12 @@ class Probe:
         self.module = module
         self.attributes = _sizes(module)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        # Weights that are one, by their first name; what removes channels unties them.
+        self.tied: dict[str, str] = {}
+        first: dict[int, str] = {}
         for name, tensor in _named(module).items():
+            if first.setdefault(id(tensor), name) != name:
+                self.tied[name] = first[id(tensor)]
             if tensor.dim():
                 self.shapes[name] = tuple(tensor.shape)
                 # Doubles hold every index below 2**53 exactly.
@@ -35,9 +40,14 @@ class Probe:
         """What the module has become.
 
         Raises:
-            ArgumentError: What is left of a tensor is no choice of indices in each dimension.
+            ArgumentError: What is left of a tensor is no choice of indices in each dimension, or differs between two
+                uses of one.
         """
         after = _named(self.module)
+        for name, other in self.tied.items():
+            if not after[name].equal(after[other]):
+                reason = f"it is the same tensor as {other!r}, and would lose other channels there"
+                raise ArgumentError(who, "module", name, reason, "exclude the layers before and after it, or untie it")
         kept: dict[str, Indices] = {}
         for name, shape in self.shapes.items():
             found = after[name].detach()

@@ -52,7 +52,7 @@ class Structure:
 
         Parameters stay the objects they are, with a smaller tensor and no gradient; those of removed blocks leave the
         optimizers. Slots of an optimizer that have a weight's shape are cut with it, the state of a weight that has
-        others (factored moments) begins anew.
+        others (factored moments, LBFGS's history) begins anew.
 
         Args:
             module: Of the architecture the structure was made of.
@@ -65,6 +65,7 @@ class Structure:
         if self.applied_to(module):
             return
         self._check(module, who)
+        optimizers = list(optimizers)
         for name in self.removed:
             _set(module, name, PassThrough())
         places = _tensors(module)
@@ -85,6 +86,12 @@ class Structure:
                 setattr(module.get_submodule(name), attribute, tuple(value) if isinstance(value, list) else value)
         if self.removed:
             _forget(optimizers, {id(parameter) for parameter in module.parameters()})
+        for optimizer in optimizers:
+            if isinstance(optimizer, torch.optim.LBFGS):
+                # Its history is of all weights as one vector, whose length it remembers.
+                optimizer.state.clear()
+                optimizer._numel_cache = None
+                optimizer._params = optimizer.param_groups[0]["params"]
 
     def applied_to(self, module: nn.Module) -> bool:
         """Whether the module has this structure."""
