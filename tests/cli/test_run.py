@@ -9,6 +9,7 @@ import pytest
 
 from thunderstone.cli import factory
 from thunderstone.cli.main import main
+from thunderstone.discovery import refresh
 
 TRAIN = """
 import os, sys
@@ -127,6 +128,23 @@ def test_workers_that_lightning_starts_have_the_methods_too(marked_shell, script
         assert (marked_shell.folder / f"rank-{rank}").read_text() == f"['--epochs', '1'] {spec}\n"
 
 
+@pytest.mark.parametrize("program", [["work/train.py"], ["work"], ["-m", "work"]], ids=["script", "folder", "module"])
+def test_options_may_name_what_stands_beside_the_program(run, marked_shell, capsys, monkeypatch, program):
+    where = "" if "-m" in program else "work/"
+    marked_shell.write(f"{where}neighbour.py", "from marking import Mark\nclass Neighbour(Mark): name = 'neighbour'\n")
+    hook = "from thunderstone import MethodSpec, hookimpl\n@hookimpl\ndef thunderstone_methods():\n"
+    spec = "    return [MethodSpec('neighbour', 'neighbour:Neighbour', 'marking', 'Stands there.')]\n"
+    marked_shell.install("lane", {"lane_plugin": hook + spec}, "[thunderstone]\nlane = lane_plugin\n")
+    refresh()
+    for name in ("work/__main__.py", "work/train.py"):
+        marked_shell.write(name, "from thunderstone.cli import factory\nprint(*factory.callbacks())\n")
+    marked_shell.write("work/__init__.py", "")
+    assert run("--with", "neighbour:amount=2", *program) == 0
+    assert "Neighbour(" in capsys.readouterr().out
+    for name in ("neighbour", "lane_plugin"):
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize(("given", "option"), [("Stateful(amount=1.0)", "stateful"), ("Mark(steps=1)", "mark:steps=2")])
 def test_a_method_the_script_passes_itself_is_not_attached_twice(marked_shell, script, given, option):
     script(f"from marking import *\ntrainer(callbacks=[{given}]).fit(BoringModel())\n")
@@ -148,7 +166,8 @@ NO_TRAINER = (
 def run(marking, marked_shell, monkeypatch):
     """`thunderstone run` in this process, which has Lightning loaded already; gives the exit code."""
     monkeypatch.setattr(sys, "argv", ["thunderstone"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    # The program's directory takes the place of the command's, which comes first.
+    monkeypatch.setattr(sys, "path", ["bin", *sys.path])
     monkeypatch.setattr(factory, "trainers_built", 0)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from causal import END, VOCABULARY, CausalLM, IdsOnly, Prompts, contains_wanted, evens, fit, prompts_loader
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -191,6 +193,58 @@ def test_samplers_share_completions_out() -> None:
     assert len(series["reward"]) == 1
 
 
+def test_groups_of_one_train_where_the_advantage_compares_nothing() -> None:
+    torch.manual_seed(0)
+    untrained = CausalLM()
+    trained = fit(
+        method(group_size=1, advantage="fixed_scale(baseline=0.5)", groups_without_signal="keep"),
+        module=copy.deepcopy(untrained),
+        max_steps=1,
+    )
+    assert not same(trained, untrained)
+
+
+def test_no_example_is_shown_where_there_is_no_room_for_it() -> None:
+    class Short(CausalLM):
+        class config:  # as Hugging Face models declare it
+            max_position_embeddings = 8
+            vocab_size = VOCABULARY
+
+    lengths: list[int] = []
+
+    def first_alone(prompts: list[str], **_: Any) -> list[float]:
+        return [float(text == "cde") for text in prompts]
+
+    def noted(request: RolloutRequest) -> Generation:
+        lengths.extend(len(prompt) for prompt in request.prompts)
+        return plain(request)
+
+    module = Short()
+    module.tokenizer = Letters()
+    fit(
+        method(reward=first_alone, sampler="xrpo", group_size=6, engine=noted),
+        module=module,
+        loader=DataLoader(["cde", "fgh"], batch_size=2),
+    )
+    # All stages were drawn, and every prompt is as it was.
+    assert len(lengths) == 12
+    assert set(lengths) == {3}
+
+
+@pytest.mark.parametrize("other", [{"kl_weight": 0.1}, {"minibatches": 2}, {}])
+def test_a_rollout_of_other_settings_is_drawn_again(tmp_path: Path, other: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="first", every_n_train_steps=1)
+    fit(method(updates=2), saving, max_steps=1, enable_checkpointing=True)
+    told = Told()
+    resumed = method(reward=told, updates=2, **other)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "ExactResume: the resumed run may differ")
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
+        fit(resumed, ckpt_path=tmp_path / "first.ckpt", max_steps=2)
+    assert len(told.calls) == bool(other)
+
+
 # -- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +274,9 @@ class Told:
         return [float(len(ids) + number % 2) for number, ids in enumerate(arguments["completion_ids"])]
 
 
+_PADDED = (([0, 4, 5], [0, 1, 1]), ([6, 7, 8], [1, 1, 1]))
+
+
 def _with_tokenizer() -> CausalLM:
     module = CausalLM()
     module.tokenizer = Letters()
@@ -245,6 +302,30 @@ def test_chat_messages() -> None:
     (call,) = told.calls
     assert call["prompts"][0] == [{"role": "user", "content": "cd"}]
     assert call["completions"][0] == [{"role": "assistant", "content": Letters().decode(call["completion_ids"][0])}]
+
+
+def test_padded_ids_in_the_prompt_column() -> None:
+    told = Told()
+    rows = [{"prompt": torch.tensor(ids), "attention_mask": torch.tensor(mask)} for ids, mask in _PADDED]
+    fit(method(reward=told), loader=DataLoader(rows, batch_size=2))
+    as_lists = DataLoader([{"prompt": ids, "attention_mask": mask} for ids, mask in _PADDED], 2, collate_fn=list)
+    fit(method(reward=told), loader=as_lists)
+    assert [call["prompts"] for call in told.calls] == [[[4, 5]] * 4 + [[6, 7, 8]] * 4] * 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"input_ids": [4, 5, 6]}] * 2, "lists of ids"),
+        ([{"prompt": [4, 5, 6]}] * 2, "lists of ids"),
+        ([{"prompt": [{"role": "user", "content": "cd"}]}] * 2, "chat messages"),
+        ([[{"role": "user", "content": "cd"}]] * 2, "chat messages"),
+    ],
+)
+def test_what_default_collation_takes_apart_is_refused(rows: list[Any], message: str) -> None:
+    with pytest.raises(UnsupportedSettingError, match=f"{message} and the DataLoader's default.*collate_fn=list"):
+        fit(method(tokenizer=Letters()), loader=DataLoader(rows, batch_size=2))
+    fit(method(tokenizer=Letters()), loader=DataLoader(rows, batch_size=2, collate_fn=list))
 
 
 def test_ids_without_a_tokenizer() -> None:
@@ -421,7 +502,10 @@ def test_refusals(arguments: dict[str, Any], settings: dict[str, Any], error: An
         ({"reward": "no.such.module:reward"}, "reward='no.such.module:reward'.*cannot be imported"),
         ({"reward": 3}, "reward=3.*of type int"),
         ({"reward_weights": [1.0, 2.0]}, "reward_weights=.*there are 1 reward functions"),
-        ({"group_size": 1}, "group_size=1"),
+        ({"reward": "reward"}, "reward='reward'.*'package.module:function'"),
+        ({"group_size": 1}, "group_size=1.*fixed_scale.*'keep'"),
+        ({"group_size": 1, "advantage": "fixed_scale"}, "groups_without_signal='drop'.*group_size=1"),
+        ({"entropy_weight": -0.1}, "GRPO: entropy_weight=-0.1"),
         ({"shapers": "unlikeliness"}, "shapers='unlikeliness'.*no list"),
         ({"shapers": ["unlikeliness(beta=1.5)"]}, "beta=1.5"),
         ({"advantage": "z"}, "named 'z'"),
@@ -449,12 +533,16 @@ def test_prompts_that_leave_no_room() -> None:
             max_position_embeddings = 6
             vocab_size = VOCABULARY
 
-    with pytest.raises(UnsupportedSettingError, match=r"a prompt of 3 tokens and max_new_tokens=5: Short has 6 positi"):
+    with pytest.raises(
+        UnsupportedSettingError, match=r"a prompt of 3 tokens and max_new_tokens=5: Short has 6 posi.*than 2"
+    ):
         fit(method(), module=Short())
+    with pytest.raises(UnsupportedSettingError, match=r"HINT: use max_new_tokens=4 or less"):
+        fit(method(max_new_tokens=20), module=Short())
 
 
 def test_without_end_tokens_every_completion_runs_to_its_end() -> None:
-    with pytest.warns(UserWarning, match=r"neither tokenizer nor model declares an end token"):
+    with pytest.warns(UserWarning, match=r"declares an end token.*none counts as truncated"):
         _, series = logged(method(stop_tokens=None), max_steps=1)
     assert series["completion_length"] == [5.0]
     assert series["truncated"] == [0.0]

@@ -97,6 +97,20 @@ def run_module(name: str, arguments: list[str]) -> Outcome:
     return _guarded(program)
 
 
+def put_program_on_path(script: str | None) -> None:
+    """Let modules beside a program be found before it runs, as it will find them itself.
+
+    Args:
+        script: Its path; None for a module, which is looked for from the working directory.
+    """
+    if script is None:
+        _put_first_on_path(os.getcwd())
+    elif _main_inside(script) is not None:
+        _put_first_on_path(os.path.join(os.getcwd(), script))
+    else:
+        _put_first_on_path(os.path.dirname(os.path.realpath(script)))
+
+
 def _main_inside(path: str) -> ModuleSpec | None:
     """The ``__main__`` module in a directory or archive; None for a plain source file."""
     return PathFinder.find_spec("__main__", [path])

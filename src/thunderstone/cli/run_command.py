@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thunderstone.cli import factory
-from thunderstone.cli.launch import Outcome, check_script, run_module, run_script
+from thunderstone.cli.launch import Outcome, check_script, put_program_on_path, run_module, run_script
 from thunderstone.cli.seeding import seed_program
 from thunderstone.errors import CompositionError, RequestError
 
@@ -44,6 +44,9 @@ class RunRequest:
                     "run: there is no script. HINT: thunderstone run [--with …] SCRIPT ARGS, or -m MODULE"
                 )
             check_script(self.arguments[0])
+        if self.options:
+            # Options may name what stands beside the program, e.g. grpo:reward=rewards:reward.
+            put_program_on_path(self.arguments[0] if self.module is None else None)
         names = _announce(self.options) if self.options else ""
         if self.seed is not None:
             seed_program(self.seed)

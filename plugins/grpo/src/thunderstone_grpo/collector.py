@@ -155,7 +155,7 @@ class Collector:
             rollout = rollout.joined(self.writer.write(prompts, spread(more), generator, state))
 
     def _seeded(self, prompts: Prompts, rollout: Rollout, solved: dict[int, list[int]]) -> Prompts:
-        """The prompts with solved examples before those that were given some."""
+        """The prompts with solved examples before those that were given some and have room for them."""
         if not solved:
             return prompts
         ids = list(prompts.ids)
@@ -169,7 +169,9 @@ class Collector:
                     "solved examples are put before a prompt as text",
                     "let the loader yield strings, or use a sampler without seeding",
                 )
-            ids[number] = self.reader.encode(seeded_prompt(texts[0], examples))
+            seeded = self.reader.encode(seeded_prompt(texts[0], examples))
+            if self.writer.has_room(len(seeded)):
+                ids[number] = seeded
         return replace(prompts, ids=ids)
 
     def _correct(self, rollout: Rollout) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from thunderstone import (
     ArgumentError,
@@ -92,8 +93,9 @@ class GRPO(Method):
             ``"auto"`` for the latter where there are any.
         entropy_weight: Weight of the entropy bonus.
         groups_without_signal: What is done with groups whose raw rewards do not differ: ``"drop"`` leaves them out,
-            ``"resample"`` draws them again and leaves out what still does not differ, ``"keep"`` trains on them (they
-            have no advantage, but a divergence and a share in the mean).
+            ``"resample"`` draws them again and leaves out what still does not differ, ``"keep"`` trains on them (a
+            divergence and a share in the mean; an advantage too where it does not compare the group, such as
+            ``"fixed_scale"``).
         max_attempts: How often groups are drawn again at most.
         mask_truncated: Leave completions that did not end out of the loss.
         correct_above: The raw reward above which a completion counts as right, for shapers and samplers.
@@ -187,6 +189,14 @@ class GRPO(Method):
         )
         self.reference = one_of(who, "reference", reference, REFERENCES)
         self.groups_without_signal = one_of(who, "groups_without_signal", groups_without_signal, WITHOUT_SIGNAL)
+        if self.group_size == 1 and self.groups_without_signal != "keep":
+            raise ArgumentError(
+                who,
+                "groups_without_signal",
+                groups_without_signal,
+                "with group_size=1 no group has rewards that differ, and all would be left out",
+                "use groups_without_signal='keep', or 2 or more completions a prompt",
+            )
         self.max_attempts = whole(who, "max_attempts", max_attempts, "3 draws a group up to four times in all")
         self.mask_truncated = flag(who, "mask_truncated", mask_truncated, "use True or False")
         self.correct_above = finite(who, "correct_above", correct_above, "0.5 is between right (1) and wrong (0)")
@@ -256,7 +266,8 @@ class GRPO(Method):
             self._reference = find_reference(who, self.reference, policy.module)
             if loaded.get("reference"):
                 self._reference.load_state_dict(loaded["reference"])
-        reader = PromptReader(who, tokenizer, self.prompt_column)
+        collated = getattr(trainer.train_dataloader, "collate_fn", None) is default_collate
+        reader = PromptReader(who, tokenizer, self.prompt_column, collated)
         self._runner = RewardRunner(self._functions, self.reward_weights, timeout=self.reward_timeout, who=who)
         writer = Writer(who, policy, self._engine, self._sampling, stops, reader, self._runner, context)
         settings = CollectorSettings(
@@ -286,9 +297,17 @@ class GRPO(Method):
         ranks = loaded.get("ranks", ())
         if len(ranks) == trainer.world_size and ranks[trainer.global_rank].get("buffer"):
             mine = ranks[trainer.global_rank]
-            self._buffer = Buffer.from_state_dict(mine["buffer"], policy.device)
+            buffer = Buffer.from_state_dict(mine["buffer"], policy.device)
+            # Under other settings it is cut in another way, or lacks the reference: then another one is drawn.
+            if self._fits(buffer):
+                self._buffer = buffer
         self._rollouts = loaded.get("rollouts", 0)
         self._of_rollout, self._of_updates = dict(loaded.get("of_rollout", {})), dict(loaded.get("of_updates", {}))
+
+    def _fits(self, buffer: Buffer) -> bool:
+        known = all(chunk.reference is not None for chunk in buffer.chunks if len(chunk))
+        wanted = (self.updates, self.minibatches)
+        return (buffer.passes, len(buffer.chunks)) == wanted and (known or not self._objective.needs_reference)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the processes that reward functions run in."""

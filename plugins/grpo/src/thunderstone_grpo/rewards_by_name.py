@@ -35,8 +35,10 @@ def resolved_rewards(who: str, reward: Any, weights: Any, timeout: Any) -> list[
 def _resolved(who: str, reward: Any) -> Callable[..., Any]:
     if isinstance(reward, str):
         module, colon, name = reward.partition(":")
+        if not (module and colon and name):
+            raise ArgumentError(who, "reward", reward, "it is not of the form 'package.module:function'", _HINT)
         try:
-            found: Any = importlib.import_module(module) if colon else None
+            found: Any = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError, ValueError) as error:

@@ -80,8 +80,9 @@ def check_combination(who: str, shapers: Sequence[object], advantage: object, gr
     name = _name(advantage)
     least = getattr(advantage, "least_group_size", 1)
     if group_size < least:
+        hint = "use 2 or more, or advantage='fixed_scale' and groups_without_signal='keep'"
         reason = f"{name} compares the completions of a group, and with one r - mean = 0: no gradient"
-        raise ArgumentError(who, "group_size", group_size, reason, "use 2 or more, or advantage='fixed_scale'")
+        raise ArgumentError(who, "group_size", group_size, reason, hint)
     for shaper in shapers:
         if stage_of(shaper) not in ("rewards", "advantages"):
             reason = f"its stage is {stage_of(shaper)!r}"

@@ -65,6 +65,6 @@ def stop_tokens(who: str, wanted: Sequence[int] | None, tokenizer: Any, policy: 
                 continue
     rank_zero_warn(
         f"{who}: neither tokenizer nor model declares an end token, so every completion runs to max_new_tokens and "
-        "counts as truncated. HINT: pass stop_tokens=[...], or stop_tokens=[] if that is meant."
+        "none counts as truncated. HINT: pass stop_tokens=[...], or stop_tokens=[] if that is meant."
     )
     return None

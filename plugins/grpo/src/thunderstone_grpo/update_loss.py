@@ -59,7 +59,9 @@ def checked_objective(
         kl=one_of(who, "kl", kl, DIVERGENCES),
         kl_weight=finite(who, "kl_weight", kl_weight, "0 leaves the reference out, 0.04 holds on to it", minimum=0),
         kl_correction=flag(who, "kl_correction", kl_correction, "True multiplies the divergence by the ratio"),
-        entropy_weight=finite(who, "entropy_weight", entropy_weight, "0 leaves the bonus out, 0.001 is a start"),
+        entropy_weight=finite(
+            who, "entropy_weight", entropy_weight, "0 leaves the bonus out, 0.001 is a start", minimum=0
+        ),
     )
     return Objective(tokens, one_of(who, "loss", loss, AGGREGATIONS), max_length)
 

@@ -18,7 +18,7 @@ class RolloutRequest:
     Attributes:
         module: The policy, as it is now. In training mode; an engine that runs it puts modes and buffers back.
         prompts: Ids (T,) int64, one for each completion; groups are runs of equal prompts.
-        group_size: The length of these runs.
+        group_size: The length of the longest of these runs; some samplers ask for fewer completions of some prompts.
         max_new_tokens: Most tokens of a completion.
         temperature: What logits are divided by, above 0.
         top_k: The most probable tokens that may be drawn, or None for all.

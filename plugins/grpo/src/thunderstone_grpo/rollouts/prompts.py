@@ -46,10 +46,12 @@ class PromptReader:
         tokenizer: Has `encode` and `decode`, and `apply_chat_template` where prompts are messages; None where prompts
             are ids and completions stay ids.
         column: Name of the column that holds the prompts.
+        collated: Whether batches come from torch's default collation. It takes lists apart: ids that are lists arrive
+            as a tensor for each position, and chat messages as one message with all contents.
     """
 
-    def __init__(self, who: str, tokenizer: Any, column: str = "prompt") -> None:
-        self.who, self.tokenizer, self.column = who, tokenizer, column
+    def __init__(self, who: str, tokenizer: Any, column: str = "prompt", collated: bool = False) -> None:
+        self.who, self.tokenizer, self.column, self.collated = who, tokenizer, column, collated
 
     def read(self, batch: Any) -> Prompts:
         """The prompts of a batch.
@@ -108,8 +110,10 @@ class PromptReader:
     def _from_columns(self, columns: dict[str, Any]) -> Prompts:
         if self.column in columns:
             prompts = columns.pop(self.column)
-            columns.pop("attention_mask", None)
-            return self._from_texts(list(prompts), columns)
+            mask = columns.pop("attention_mask", None)
+            if isinstance(prompts, Tensor):
+                return self._from_ids(prompts, mask, columns)
+            return self._from_texts(list(prompts), columns, mask)
         if "input_ids" in columns:
             return self._from_ids(columns.pop("input_ids"), columns.pop("attention_mask", None), columns)
         raise UnsupportedSettingError(
@@ -122,6 +126,8 @@ class PromptReader:
     def _from_ids(self, ids: Any, mask: Any, columns: Mapping[str, Any]) -> Prompts:
         if not isinstance(ids, (Tensor, list, tuple)):
             self._refuse(ids)
+        if self.collated and not isinstance(ids, Tensor):
+            self._refuse_collated("lists of ids")
         rows = list(ids)
         marks = list(mask) if mask is not None else [None] * len(rows)
         texts = []
@@ -132,11 +138,13 @@ class PromptReader:
             texts.append(tokens.long() if mark is None else tokens.long()[torch.as_tensor(mark).bool()])
         return Prompts(texts, [self.decode(text.tolist()) for text in texts], _listed(columns))
 
-    def _from_texts(self, prompts: list[Any], columns: Mapping[str, Any]) -> Prompts:
+    def _from_texts(self, prompts: list[Any], columns: Mapping[str, Any], mask: Any = None) -> Prompts:
+        if self.collated and prompts and isinstance(prompts[0], Mapping):
+            self._refuse_collated("chat messages")
         chat = all(isinstance(prompt, (list, tuple)) and _is_message(prompt) for prompt in prompts)
         if not chat and not all(isinstance(prompt, str) for prompt in prompts):
             if all(isinstance(prompt, (Tensor, list, tuple)) for prompt in prompts):
-                return self._from_ids(prompts, None, columns)
+                return self._from_ids(prompts, mask, columns)
             self._refuse(prompts)
         if self.tokenizer is None:
             raise UnsupportedSettingError(
@@ -162,6 +170,14 @@ class PromptReader:
                 )
             ids = template(list(prompt), tokenize=True, add_generation_prompt=True, return_dict=False)
         return torch.as_tensor(list(ids), dtype=torch.int64)
+
+    def _refuse_collated(self, prompts: str) -> NoReturn:
+        raise UnsupportedSettingError(
+            self.who,
+            f"{prompts} and the DataLoader's default collation",
+            "it takes lists apart, so that the first of a batch are the first entries of all prompts",
+            "use DataLoader(..., collate_fn=list), which leaves the samples as they are",
+        )
 
     def _refuse(self, batch: Any) -> NoReturn:
         kind = f"{type(batch).__name__}"

@@ -130,14 +130,24 @@ class Writer:
             )
         return found
 
-    def _check_room(self, ids: list[Tensor]) -> None:
-        limit, longest = self.policy.positions, max(len(text) for text in ids)
+    def has_room(self, length: int) -> bool:
+        """Whether a prompt of so many tokens leaves room for a completion."""
+        limit = self.policy.positions
         # The last token is never an input.
-        if limit is not None and longest + self.sampling.max_new_tokens - 1 > limit:
+        return limit is None or length + self.sampling.max_new_tokens - 1 <= limit
+
+    def _check_room(self, ids: list[Tensor]) -> None:
+        longest = max(len(text) for text in ids)
+        if not self.has_room(longest):
+            limit = self.policy.positions or 0
+            most, room = limit - self.sampling.max_new_tokens + 1, limit - longest + 1
+            hints = [
+                *([f"leave prompts longer than {most} tokens out of the data"] if most > 0 else []),
+                *([f"use max_new_tokens={room} or less"] if room > 0 else []),
+            ]
             raise UnsupportedSettingError(
                 self.who,
                 f"a prompt of {longest} tokens and max_new_tokens={self.sampling.max_new_tokens}",
                 f"{type(self.policy.module).__name__} has {limit} positions",
-                f"leave prompts longer than {max(limit - self.sampling.max_new_tokens + 1, 0)} tokens out of the data, "
-                "or ask for shorter completions",
+                ", or ".join(hints) or f"use both shorter prompts and a max_new_tokens below {limit}",
             )
