@@ -28,8 +28,9 @@ THIRD = 1 / 3
 def recorded(tmp_path):
     """A function that writes the record of a run and returns its folder."""
 
-    def write(metrics, repeated, *fits, status="finished", **facts):
-        command = [sys.executable, "-S", "-c", PROGRAM, json.dumps(repeated), *map(json.dumps, fits)]
+    def write(metrics, repeated, *fits, status="finished", program=PROGRAM, **facts):
+        rest = [fit if isinstance(fit, str) else json.dumps(fit) for fit in fits]
+        command = [sys.executable, "-S", "-c", program, json.dumps(repeated), *rest]
         record = RunRecord(**{"command": command, "directory": str(tmp_path), "seed": {"lightning": 1}, **facts})
         folder = tmp_path / "run"
         folder.mkdir()
@@ -73,6 +74,27 @@ def test_what_has_changed_is_said(recorded, capfd):
     assert "Since then: left-behind was 3, and is not installed\n" in said
     assert "Since then: 2 files had changes that were not committed" in said
     assert "The run was not seeded through Lightning" in said
+
+
+def test_the_repetition_has_as_many_threads_as_the_run_had(recorded, capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    program = PROGRAM.replace('print("said', 'print({k: v for k, v in os.environ.items() if "_NUM_TH" in k}, "said')
+    folder = recorded({"loss": 1.0}, {"loss": 1.0}, program=program, threads={"OMP_NUM_THREADS": "3"})
+    assert main(["rerun", str(folder)]) == 0
+    assert "{'OMP_NUM_THREADS': '3'} said by the run" in capfd.readouterr().out
+
+
+def test_what_the_script_writes_to_its_folder_goes_to_the_new_one(recorded, tmp_path):
+    program = PROGRAM + "Path(sys.argv[2], 'model.pt').write_text('repeated')"
+    program = program.replace("sys.exit(", "(").replace("for text in sys.argv[2:]", "for text in ()")
+    folder = recorded(
+        {"loss": 1.0}, {"loss": 1.0}, str(tmp_path / "run"), program=program, folder=str(tmp_path / "run")
+    )
+    (folder / "model.pt").write_text("first")
+    assert main(["rerun", str(folder)]) == 0
+    assert (folder / "model.pt").read_text() == "first"
+    assert (folder / "rerun/model.pt").read_text() == "repeated"
 
 
 def test_nothing_of_an_earlier_repetition_is_overwritten(recorded, capfd):

@@ -126,6 +126,13 @@ def test_another_metric_needs_no_run(comparing):
     assert rows(comparing.output / "summary.csv")[0]["mean"] == "0.45"
 
 
+def test_a_misspelt_metric_leaves_the_description_of_the_table_as_it_is(comparing):
+    comparing()
+    with pytest.raises(RequestError, match=r"logs no metric 'val_ac' .*Did you mean 'val_acc'"):
+        comparing(metric="val_ac")
+    assert json.loads((comparing.output / "comparison.json").read_text())["metric"] == "val_acc"
+
+
 def test_ctrl_c_stops_the_runs_and_keeps_what_has_finished(comparing):
     def interrupted(setting, seed):
         run = accuracies(setting, seed)
@@ -139,6 +146,15 @@ def test_ctrl_c_stops_the_runs_and_keeps_what_has_finished(comparing):
     assert (record["status"], record["reason"]) == ("interrupted", "the comparison was stopped")
     assert comparing() == 0
     assert set(comparing.launcher.started) == {("plain", 1), ("sam:rho=0.1", 1)}
+
+
+def test_ctrl_c_while_a_run_is_being_started_ends_that_run(comparing, monkeypatch):
+    def interrupted(record, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunRecord, "place", interrupted)
+    assert comparing() == 130
+    assert (comparing.launcher.started, comparing.launcher.stopped) == ([("plain", 0)], ["interrupt", "stop"])
 
 
 def test_a_half_written_run_is_repeated_and_its_files_are_kept(comparing):
@@ -281,6 +297,28 @@ def test_a_disk_that_is_full_keeps_what_has_finished(comparing, monkeypatch):
         comparing()
     assert [line["seed"] for line in lines(comparing)] == [0, 0]
     assert comparing.launcher.stopped == ["interrupt", "stop"]
+
+
+def test_a_record_that_cannot_be_closed_hides_nothing(comparing, monkeypatch):
+    def full(*arguments, **facts):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("thunderstone.comparison.results.append", full)
+    monkeypatch.setattr(
+        RunRecord,
+        "close",
+        lambda self, status, *rest, **facts: full() if rest == ("the comparison was stopped",) else None,
+    )
+    with pytest.raises(RequestError, match=r"cannot be written to any more \(No space left on device\)"):
+        comparing()
+    assert comparing.launcher.stopped == ["interrupt", "stop"]
+
+
+def test_where_there_is_no_terminal_the_name_of_a_setting_is_in_one_line(comparing):
+    long = Setting("sam:rho=0.1,eta=0.01,adaptive=true,interval=2+saf", ("sam:rho=0.1",), {})
+    comparing(settings=(PLAIN, long))
+    assert long.label in comparing.text
+    assert long.label in (comparing.output / "comparison.md").read_text()
 
 
 # -- what is said of seeds ---------------------------------------------------------------------------------------------

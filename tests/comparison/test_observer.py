@@ -101,6 +101,24 @@ def test_curves_have_a_point_for_every_value_at_its_step(tmp_path):
     assert curve(tmp_path, "late") == [(7, 0.0), (15, 1.0)]
 
 
+def test_the_curve_of_a_training_metric_is_of_its_epochs_and_ends_with_its_last_value(tmp_path):
+    class Both(Logging):
+        def training_step(self, batch, batch_idx):
+            loss = self.layer(batch[0]).square().mean()
+            # While an epoch goes on, "train" is the value of the step; after it, the mean over the epoch.
+            self.log("train", loss, on_step=True, on_epoch=True)
+            self.log("undefined", float("nan"), on_step=True, on_epoch=True)
+            return loss
+
+    trainer(Observer(Outcome(tmp_path)), val_check_interval=0.5, num_sanity_val_steps=0).fit(Both())
+    means = curve(tmp_path, "train_epoch")
+    assert [step for step, _ in means] == [7, 15]
+    assert curve(tmp_path, "train") == means
+    assert means[-1][1] == outcome(tmp_path)["metrics"]["train"]
+    lines = (tmp_path / "scalars.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines if ",undefined," in line] == ["7", "15"]
+
+
 def test_second_passes_of_a_method_count(tmp_path):
     trainer(Observer(Outcome(tmp_path)), Twice()).fit(Logging())
     assert (outcome(tmp_path)["passes"], outcome(tmp_path)["steps"]) == (32, 16)

@@ -118,6 +118,15 @@ def test_the_metrics_of_a_csv_logger_are_read(tmp_path):
     assert [cell.text for cell in row] == ["lightning_logs/version_0", "unknown", "0.25", "0.125"]
 
 
+def test_of_a_curve_in_two_files_the_finer_one_is_drawn(tmp_path):
+    make_run(tmp_path / "run", [1.0, 3.0])
+    logged = tmp_path / "run/lightning_logs/version_0"
+    logged.mkdir(parents=True)
+    (logged / "metrics.csv").write_text("epoch,step,sam/norm\n0,0,1\n0,1,2\n0,2,3\n")
+    [path] = shown(tmp_path / "run").curve("sam/norm").paths
+    assert len(path) == 3
+
+
 def test_what_lies_in_an_artifact_or_was_repeated_is_not_the_run(tmp_path):
     make_run(tmp_path / "run", [1.0])
     model = tmp_path / "run/artifacts/ema/model"
@@ -139,6 +148,7 @@ def test_a_comparison_is_shown_as_one(comparison):
         ["sam:rho=0.1", "0.55"],
     ]
     assert found.table("setting", "mean")[0][1].title == "0.5123456789"
+    assert '<th scope="col" class="number"><button type="button">mean' in page(read(comparison))
     names = [row[0].text for row in found.table("run", "status")]
     assert names == [f"{setting}, seed {seed}" for setting in ("plain", "sam:rho=0.1") for seed in (0, 1)]
     assert "thunderstone compare 'a b'" in found.text

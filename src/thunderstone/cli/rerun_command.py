@@ -43,11 +43,12 @@ def execute(run: Path, output: Path | None) -> int:
         print(f"Since then: {change}")
     if (record.get("seed") or {}).get("lightning") is None:
         print("The run was not seeded through Lightning: another result does not mean that anything has changed.")
-    environment = {**os.environ, factory.RUN: str(folder), "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder)}
+    environment = {**_environment(record), factory.RUN: str(folder), "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder)}
+    command = _command(record, folder)
     try:
-        ended = subprocess.run(record["command"], cwd=record["directory"], env=environment, check=False)
+        ended = subprocess.run(command, cwd=record["directory"], env=environment, check=False)
     except OSError as error:
-        raise RequestError(f"rerun: {record['command'][0]!r} cannot be started: {error.strerror}") from error
+        raise RequestError(f"rerun: {command[0]!r} cannot be started: {error.strerror}") from error
     if ended.returncode != 0:
         print(f"The repeated run failed with exit code {ended.returncode}.")
         return DIFFERENT
@@ -64,6 +65,21 @@ def _check(path: Path, record: Mapping[str, Any]) -> None:
         raise RequestError(f"rerun: {path} has no command")
     if not Path(record.get("directory", "")).is_dir():
         raise RequestError(f"rerun: the run was started in {record.get('directory')!r}, which is not there any more")
+
+
+def _command(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """The command line; what `{folder}` stood for in it is now the new folder, so that nothing is overwritten."""
+    own = record.get("folder")
+    return [word.replace(own, str(folder)) if own else word for word in record["command"]]
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, str]:
+    """This process's variables, with as many threads as the run had: sums over other parts end in other bits."""
+    from thunderstone.tracking.provenance import THREADS
+
+    if "threads" not in record:  # a record of before they were written down
+        return dict(os.environ)
+    return {**{name: value for name, value in os.environ.items() if name not in THREADS}, **record["threads"]}
 
 
 def _new_folder(wanted: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.measure import Measurement
 from rich.text import Text
 
 from thunderstone.comparison import results as log
@@ -70,8 +71,8 @@ def _compare(request: Request, launcher: Launcher, jobs: int, console: Console) 
     output = request.output
     known = {result.key: result for result in log.read(output / log.LOG)}
     _check_folder(request, list(known.values()))
+    _check_metric(request, list(known.values()))  # first: the description is of the table that lies beside it
     write_json(output / DESCRIPTION, _description(request))
-    _check_metric(request, list(known.values()))
     keys = [(setting.label, seed) for setting, seed in request.runs]
     waiting = [run for run in request.runs if not _is_finished(known.get((run[0].label, run[1])))]
     if (done := len(keys) - len(waiting)) > 0:
@@ -214,12 +215,12 @@ def _write(request: Request, results: Sequence[Result], console: Console) -> Non
     notes = _notes(results, request.metric)
     (output / "comparison.md").write_text(markdown(summaries, request, notes), encoding="utf-8")
     draw(request, results, output / "comparison.png")
-    console.print(table(summaries, request, notes))
-    for label, names in (
-        ("Table", "comparison.md, summary.csv"),
-        ("Figure", "comparison.png"),
-        ("Runs", "runs.jsonl, runs.csv"),
-    ):
+    shown = table(summaries, request, notes)
+    if not console.is_terminal:
+        # A file or a pipe has no edge at which a setting's name would have to be broken.
+        console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), shown).maximum)
+    console.print(shown)
+    for label, names in _FILES.items():
         console.print(Text(f"{label + ':':<8} {names} in {output}"), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -60,7 +61,7 @@ class Observer(Callback):
         self._began: float | None = None
         self._passes = 0
         self._epoch = 0
-        self._written: dict[str, float] = {}
+        self._before: dict[str, float] = {}  # when validation began
         self._drawn: set[str] = set()  # since the epoch began
         self._validated: set[str] = set()
 
@@ -104,13 +105,16 @@ class Observer(Callback):
 
     # -- metrics -------------------------------------------------------------------------------------------------------
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = _values(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         values = self._keep(trainer)
         if trainer.state.fn == "fit":
-            # Among the callback metrics are those of training, from the epoch before.
-            self._validated.update(key for key, value in values.items() if value != self._written.get(key))
+            # Among the callback metrics are those of training: of the epoch before, or of the last step.
+            self._validated.update(key for key in values if not _same(values[key], self._before.get(key)))
             self._draw(trainer, {key: values[key] for key in self._validated & values.keys()}, logging_step(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,15 +137,22 @@ class Observer(Callback):
 
     def _keep(self, trainer: Trainer) -> dict[str, float]:
         """The callback metrics, which from now on are the outcome's."""
-        values = {key: float(read(value)) for key, value in trainer.callback_metrics.items() if is_scalar(value)}
+        values = _values(trainer)
         self._outcome.metrics.update(values)
         return values
 
     def _draw(self, trainer: Trainer, values: dict[str, float], step: int) -> None:
-        self._written.update(values)
         self._drawn.update(values)
         if values and trainer.is_global_zero:
             self._outcome.curves.scalars(dict(sorted(values.items())), step, self._epoch)
+
+
+def _values(trainer: Trainer) -> dict[str, float]:
+    return {key: float(read(value)) for key, value in trainer.callback_metrics.items() if is_scalar(value)}
+
+
+def _same(one: float, other: float | None) -> bool:
+    return other is not None and (one == other or (math.isnan(one) and math.isnan(other)))
 
 
 _outcome: Outcome | None = None

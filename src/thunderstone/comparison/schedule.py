@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from thunderstone.tracking import provenance
 from thunderstone.tracking.run_record import FAILED, FINISHED, INTERRUPTED, NAME, RunRecord, read_record
 
 _POLL_SECONDS = 0.05
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -73,7 +72,7 @@ class Schedule:
                 while waiting or self._active:
                     while waiting and len(self._active) < self._jobs:
                         setting, seed = waiting.pop(0)
-                        self._active.append(self._start(setting, seed))
+                        self._start(setting, seed)
                         begun(setting.label, seed)
                     ended = [(active, end) for active in self._active if (end := active.running.poll()) is not None]
                     for active, end in ended:
@@ -84,36 +83,36 @@ class Schedule:
             finally:
                 self._stop()
 
-    def _start(self, setting: Setting, seed: int) -> Active:
+    def _start(self, setting: Setting, seed: int) -> None:
         request = self._request
+        git = provenance.git_state(_where(request))  # before the run begins: it takes a moment
         try:
             folder = _new_folder(request.output / "runs" / setting.folder, f"seed{seed}")
             command = [*_thunderstone(), *request.words(setting, seed, folder)]
-            running = self._launcher.start(Job(command, self._environment(folder), Path.cwd(), folder))
+            environment = self._environment(folder)
+            running = self._launcher.start(Job(command, environment, Path.cwd(), folder))
             record = RunRecord(
                 seed={"lightning": seed, "torch": seed},
                 methods=setting.methods,
-                git=provenance.git_state(_where(request)),
+                git=git,
                 command=command,
+                folder=str(folder),
+                threads=provenance.threads(environment),
                 process=running.process or {},
             )
-            try:
-                record.place(folder)
-            except OSError:
-                running.interrupt()
-                running.stop()
-                raise
+            # At once: whatever happens from here on, Ctrl-C too, `_stop` ends the run.
+            self._active.append(Active(setting, seed, folder, command, record, running))
+            record.place(folder)
         except OSError as error:
             raise RequestError(
                 f"compare: {setting.label}, seed {seed} cannot be started: {type(error).__name__}: {error}. Runs that "
                 "have finished are kept, and the same command goes on with the others"
             ) from error
-        return Active(setting, seed, folder, command, record, running)
 
     def _environment(self, folder: Path) -> Mapping[str, str]:
         threads = str(max(1, provenance.cores() // self._jobs))
         return {
-            **dict.fromkeys(_THREADS, threads),
+            **dict.fromkeys(provenance.THREADS, threads),
             **os.environ,
             factory.RUN: str(folder),
             # Lightning's own variable: loggers and checkpoints of a script that names no folder. Two runs that begin
@@ -128,7 +127,9 @@ class Schedule:
             active.running.stop()
         stopped, self._active = self._active, []
         for active in stopped:
-            active.record.close(INTERRUPTED, "the comparison was stopped")
+            # Where nothing can be written any more, the record says "running" of a process that is gone: killed.
+            with suppress(OSError):
+                active.record.close(INTERRUPTED, "the comparison was stopped")
 
 
 def still_running(output: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from thunderstone.comparison import results as log
@@ -15,6 +16,19 @@ from thunderstone.report.model import Picture, Report, ShownTable
 
 DESCRIPTION = "comparison.json"
 _SHOWN_LINES = 20
+
+
+def _heads(settings: Sequence[str]) -> dict[str, str]:
+    """What the columns of `summary.csv` are called for a reader, where the name does not say it."""
+    return {
+        "spread": "standard deviation",
+        "difference": f"against {settings[0]}" if settings else "difference",
+        "low": "95% from",
+        "high": "95% to",
+        "time": "time ×",
+        "passes": "passes ×",
+        "not_finite": "not finite",
+    }
 
 
 def is_comparison(folder: Path) -> bool:
@@ -54,7 +68,8 @@ def read_comparison(folder: Path) -> Report:
     summary = folder / "summary.csv"
     if summary.is_file():
         with summary.open(newline="", encoding="utf-8") as file:
-            head, *rows = list(csv.reader(file)) or [[]]
+            names, *rows = list(csv.reader(file)) or [[]]
+        head = [_heads(order).get(name, name) for name in names]
         report.tables.append(ShownTable(f"{description.get('metric')} by setting", head, rows))
     picture = folder / "comparison.png"
     if picture.is_file():

@@ -24,6 +24,7 @@ _FACTS = (
     "passes",
     "precision",
     "hardware",
+    "threads",
     "git",
 )
 
@@ -95,8 +96,9 @@ def _read_scalars(run: ShownRun, folder: Path) -> None:
                 plural = "s" if lost > 1 else ""
                 run.notes.append(f"{path.relative_to(folder)}: {lost} line{plural} could not be read and are left out.")
             for key, points in found.items():
-                # What both a logger and the comparison have written down is one curve.
-                run.curves.setdefault(key, points)
+                # What both a logger and the comparison have written down is one curve: the one with more points.
+                if len(points) > len(run.curves.get(key, ())):
+                    run.curves[key] = points
     if not run.curves and _own(folder, "events.out.tfevents.*"):
         run.notes.append("Its numbers are in TensorBoard's own file, which is not read here.")
     for key, points in run.curves.items():

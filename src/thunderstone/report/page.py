@@ -26,7 +26,9 @@ def page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, source=source, facts=facts, command=command)
+    environment.filters.update(
+        number=number, number_columns=number_columns, source=source, facts=facts, command=command
+    )
     colours = colours_of(report.runs)
     groups = [
         (group, colour, [index for index, run in enumerate(report.runs) if run.group == group])
@@ -78,6 +80,11 @@ def number(value: Any) -> dict[str, Any]:
     if not math.isfinite(value):
         return {"text": exact, "exact": exact, "sort": None}
     return {"text": f"{value:.6g}" if abs(value) < 1e15 else exact, "exact": exact, "sort": repr(float(value))}
+
+
+def number_columns(shown: ShownTable) -> set[int]:
+    """The columns that hold numbers, whose heads stand to the right as the numbers do."""
+    return {column for row in shown.rows for column, value in enumerate(row) if number(value)["sort"] is not None}
 
 
 def source(picture: Picture) -> str:

@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 
 _PACKAGES = ("thunderstone", "torch", "lightning", "numpy")
 _GIT_SECONDS = 10
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""The variables that say how many threads share one sum: with another number its last bits are others."""
 
 
 @cache
@@ -84,6 +87,11 @@ def hardware() -> str:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of `THREADS` that an environment sets."""
+    return {name: environment[name] for name in THREADS if name in environment}
 
 
 def command_line() -> list[str]:

@@ -71,6 +71,7 @@ class RunRecord:
             self._content.setdefault("hardware", provenance.hardware())
             self._content.setdefault("command", provenance.command_line())
             self._content.setdefault("directory", str(Path.cwd()))
+            self._content.setdefault("threads", provenance.threads(os.environ))
             self._content.setdefault("process", provenance.this_process())
         return self._content
 
