@@ -107,7 +107,9 @@ def measured_uplift(trainer: Trainer, collector: Collector, buffer: Buffer) -> R
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
     sums = torch.zeros(int(most), 2, dtype=torch.float64)
     if len(groups):
-        own = uplift_by_rank(before[order], after[order], lengths[order], buffer.correct[rows[order]], groups)
+        counted = torch.cat([chunk.counted.cpu() for chunk in buffer.chunks])[order]
+        correct = buffer.correct[rows[order]]
+        own = uplift_by_rank(before[order], after[order], lengths[order], correct, groups, scorable=counted)
         sums[: len(own.count)] = torch.stack([own.rose, own.count], dim=1).double()
     rose, count = summed_over_replicas(trainer, sums).round().long().unbind(1)
     return RankUplift(rose, count)

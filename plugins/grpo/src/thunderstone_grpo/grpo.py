@@ -350,6 +350,9 @@ class GRPO(Method):
         self._check_accumulation(trainer)
         generator = seeded_generator("rollout", self.seed, trainer.global_rank, first)
         collected = self._collector.collect(batch, first, generator, _state_of(trainer))
+        if self._rollouts == 0:
+            text = torch.cat([collected.rollout.prompts[0], collected.rollout.completions[0]])
+            self._collector.policy.check_causal(text.to(self._collector.policy.device))
         self._join(trainer, collected)
         self._buffer = collected.buffer
         if self.table_every and self._rollouts % self.table_every == 0:

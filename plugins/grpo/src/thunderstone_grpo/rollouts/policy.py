@@ -88,6 +88,38 @@ class Policy:
             "does with model='...'",
         )
 
+    def check_causal(self, ids: Tensor) -> None:
+        """Refuse a policy whose logits depend on later tokens: completions are drawn before those exist, and scored
+        beside them.
+
+        Args:
+            ids: (T,) int64, a text without padding.
+
+        Raises:
+            UnsupportedSettingError: The logits before the last token change when it is taken away, by more than
+                rounding.
+        """
+        count = len(ids)
+        if count < 2:
+            return
+
+        def seen(length: int) -> Tensor:
+            lengths = torch.tensor([length], device=ids.device)
+            return self.logits(ids[:length].unsqueeze(0), lengths, 0)[0, : count - 1].double()
+
+        with torch.no_grad(), evaluation_mode(self.module):
+            whole, again, without = seen(count), seen(count), seen(count - 1)
+        dtype = next(self.module.parameters()).dtype
+        rounding = torch.finfo(dtype if dtype.is_floating_point else torch.bfloat16).eps ** 0.5
+        # One that draws random numbers in evaluation too says nothing here.
+        if whole.equal(again) and (whole - without).abs().max() > 4 * rounding * (whole.max() - whole.min()):
+            raise UnsupportedSettingError(
+                self.who,
+                f"a {type(self.module).__name__} whose logits depend on later tokens",
+                "a completion would be scored by what was not there yet when its tokens were drawn",
+                "mask attention to later positions; in a Hugging Face configuration, is_decoder=True",
+            )
+
 
 def find_policy(who: str, module: LightningModule, name: str | None) -> Policy:
     """The submodule of a name; without one the only Hugging Face causal language model in the module (inside of a peft
