@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
@@ -35,6 +35,7 @@ from thunderstone.lightning_private import (
     mode_iterator,
     monitoring_callbacks,
     new_result,
+    prefixed,
     replace_run_stage,
     restore_loops,
     result_arguments,
@@ -410,3 +411,10 @@ def test_the_averages_of_lightnings_callbacks(tmp_path: Path) -> None:
     trainer.callbacks += [averaging()] if averaging is not None else []
     trainer.fit(Logging(True))
     assert found == [[True] * (2 if averaging is not None else 1)]
+
+
+@pytest.mark.parametrize("prefix", ["", "trial"])
+def test_a_metric_is_named_as_its_logger_writes_it(prefix: str, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, prefix=prefix)
+    logger.log_metrics({"m/x": 1.0}, step=0)
+    assert logger.experiment.metrics == [{prefixed(logger, "m/x"): 1.0, "step": 0}]

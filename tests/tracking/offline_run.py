@@ -30,7 +30,10 @@ class OfflineRun:
         history: One mapping for each logged row, in order.
         config: The run's configuration, the last value of every key.
         tags: The run's tags, the last ones.
-        artifacts: One mapping for each artifact: name, type, metadata, files (their paths in the artifact).
+        artifacts: One mapping for each artifact: name, type, run (the id of the one it came from), metadata, files
+            (their paths in the artifact).
+        summary: What the run's page shows of it as a whole, the last value of every key.
+        run_id: What W&B knows the run by.
         axes: The key that a series (or a pattern of keys) is drawn against; empty for an axis itself.
         complete: Whether the run was finished and its end is on disk.
     """
@@ -41,6 +44,8 @@ class OfflineRun:
     tags: list[str] = field(default_factory=list)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     axes: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
     complete: bool = False
 
     @property
@@ -115,7 +120,9 @@ def read_file(path: Path) -> OfflineRun:
             update = record.run.config.update if kind == "run" else record.config.update
             _merge(run.config, update)
             if kind == "run":
-                run.tags = list(record.run.tags)
+                run.tags, run.run_id = list(record.run.tags), record.run.run_id
+        elif kind == "summary":
+            _merge(run.summary, record.summary.update)
         elif kind == "metric":
             run.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "exit":
@@ -126,6 +133,7 @@ def read_file(path: Path) -> OfflineRun:
                 {
                     "name": artifact.name,
                     "type": artifact.type,
+                    "run": artifact.run_id,
                     "metadata": json.loads(artifact.metadata or "{}"),
                     "files": sorted(entry.path for entry in artifact.manifest.contents),
                 }

@@ -46,8 +46,13 @@ def test_a_wandb_run_has_the_round_as_an_axis(tmp_path: Path) -> None:
     steps = running.global_step
     wandb.finish()
     run = read_run(tmp_path)
-    assert run.axes["again/*"] == "again/round"
-    assert "again/round" in run.axes
+    assert {of: axis for of, axis in run.axes.items() if of.startswith(("again/", "epoch"))} == {
+        "again/*": "again/round",
+        "again/round": "",
+        "again/remaining": "again/round",
+        "again/ended": "again/round",
+        "epoch": "",
+    }
     rows = [row for row in run.history if "own/step" in row]
     # The module counts from 0 in every round, the logger goes on.
     assert [row["own/step"] for row in rows] == [float(step) for step in range(3, steps, 4)] * 3
@@ -57,6 +62,21 @@ def test_a_wandb_run_has_the_round_as_an_axis(tmp_path: Path) -> None:
     assert remaining == {0: None, 1: 0.8, 2: 0.8**2}
     ended = [(row["again/round"], row["again/ended"]) for row in run.history if "again/ended" in row]
     assert ended == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert run.summary["again/ended"] == {"min": 0, "max": 2, "last": 2}
+    assert run.summary["again/remaining"] == {"min": 0.8**2, "max": 0.8, "last": 0.8**2}
+    assert run.summary["again/round"] == 2
+
+
+def test_axes_have_the_prefix_of_their_logger(tmp_path: Path) -> None:
+    import wandb
+
+    logger = WandbLogger(offline=True, save_dir=tmp_path, prefix="trial")
+    trainer_for(Again(), logger=logger, log_every_n_steps=4).fit(Own())
+    wandb.finish()
+    run = read_run(tmp_path)
+    assert run.axes["trial-again/ended"] == run.axes["trial-again/remaining"] == "trial-again/round"
+    assert {"trial-again/round", "trial-again/remaining", "trial-again/ended"} <= set(run.summary)
+    assert not [key for key in (*run.axes, *run.summary) if key.startswith("again/")]
 
 
 def test_a_csv_file_has_a_column_for_the_round(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from offline_run import OfflineRun, read_run
 from PIL import Image
-from reporting_run import CONFIG, Regression, Sharpened, report_all, trainer_for
+from reporting_run import CONFIG, Regression, Reporting, Sharpened, report_all, trainer_for
 from torch import Tensor
 
 from thunderstone.tracking.records import Artifact, Record, Table
@@ -93,6 +94,103 @@ def test_artifacts_have_type_metadata_and_files(run: OfflineRun) -> None:
 def test_configuration_and_tags_join_those_of_the_user(run: OfflineRun) -> None:
     assert {name: value for name, value in run.config.items() if name != "_wandb"} == {**CONFIG, "width": 4}
     assert run.tags == ["mine", "sharpened"]
+
+
+def test_the_summary_has_the_last_and_the_best_of_every_scalar(tmp_path: Path) -> None:
+    logger = offline(tmp_path)
+    values = [3.0, -1.0, 2.0]
+
+    def epoch_end(reporting: Reporting) -> None:
+        epoch = reporting.trainer.current_epoch
+        reporting.report("flatness", values[epoch])
+        reporting.report("layers", Table(["layer"], [["a"]]))
+
+    trainer_for(Reporting(epoch_end=epoch_end), logger=logger, max_epochs=3, log_every_n_steps=8).fit(Tuned())
+    run = finished(tmp_path)
+    assert run.summary["sharpened/flatness"] == {"min": -1, "max": 3, "last": 2}
+    assert run.axes["sharpened/flatness"] == "trainer/global_step"
+    # What is no scalar, and what is not the method's, is as W&B has it.
+    assert run.summary["sharpened/layers"]["_type"] == "table-file"
+    assert run.summary["sharpened/layers"] == run.series("sharpened/layers")[-1][1]
+    assert run.summary["own/step"] == 23
+    assert "own/step" not in run.axes
+
+
+def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = offline(tmp_path / "first")
+    trainer = trainer_for(report_all(tmp_path / "tickets"), logger=first, max_epochs=1)
+    trainer.fit(Tuned())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    before = finished(tmp_path / "first")
+
+    second = offline(tmp_path / "second", id=before.run_id, resume="allow")
+    resumed = trainer_for(report_all(tmp_path / "more tickets"), logger=second, max_epochs=2)
+    resumed.fit(Tuned(), ckpt_path=tmp_path / "last.ckpt")
+    after = finished(tmp_path / "second")
+
+    assert after.run_id == before.run_id
+    assert [before.series("sharpened/flatness"), after.series("sharpened/flatness")] == [[(7, 0.5)], [(15, 0.5)]]
+    assert {key: value for key, value in after.config.items() if key != "_wandb"} == {**CONFIG, "width": 4}
+    tickets = [[a for a in run.artifacts if a["type"] == "ticket"] for run in (before, after)]
+    assert [[ticket["metadata"]["step"] for ticket in some] for some in tickets] == [[7], [15]]
+    assert tickets[0][0]["name"] == tickets[1][0]["name"], "both are versions of one artifact"
+
+
+@pytest.mark.parametrize(("log_model", "checkpoints"), [(False, 0), (True, 1), ("all", 2)])
+def test_checkpoints_are_artifacts_as_the_logger_is_told(
+    log_model: Any, checkpoints: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Lightning refuses to log checkpoints where it is told to be offline, not where W&B is.
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(save_dir=tmp_path, log_model=log_model)
+    settings = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer_for(report_all(tmp_path / "tickets"), logger=logger, **settings).fit(Regression())
+    run = finished(tmp_path)
+    kinds = [artifact["type"] for artifact in run.artifacts]
+    assert kinds.count("model") == checkpoints
+    # What a method keeps is no checkpoint, and it has one version an epoch.
+    assert kinds.count("ticket") == 2
+    assert {artifact["run"] for artifact in run.artifacts if artifact["type"] in ("model", "ticket")} == {run.run_id}
+
+
+@pytest.mark.ddp
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import torch
+        from lightning.pytorch.loggers import WandbLogger
+        from reporting_run import Regression, trainer_for
+        from thunderstone import Method, Table
+
+        class Saying(Method):
+            name = "saying"
+
+            def on_train_epoch_end(self, trainer, pl_module):
+                self.record("rank", float(trainer.global_rank))
+                self.record("ranks", Table(["rank"], [[trainer.global_rank]]))
+
+        torch.set_num_threads(1)
+        here = str(Path(__file__).parent)
+        logger = WandbLogger(offline=True, save_dir=here)
+        trainer_for([Saying()], logger=logger, strategy="ddp", devices=2, default_root_dir=here).fit(Regression())
+        if torch.distributed.get_rank() == 0:
+            logger.experiment.finish()
+    """
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(script))
+    # Without the process that writes this one's runs.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    result = subprocess.run(
+        [sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    run = read_run(tmp_path)  # which takes only one
+    # Eight batches an epoch for two processes.
+    assert run.series("saying/rank") == [(3, 0), (7, 0)]
+    assert len(run.series("saying/ranks")) == 2
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

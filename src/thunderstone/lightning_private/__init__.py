@@ -59,6 +59,7 @@ from thunderstone.lightning_private.loaders import (
     validation_loader_is_set_up,
     watch_train_loader,
 )
+from thunderstone.lightning_private.loggers import prefixed
 from thunderstone.lightning_private.results import (
     epoch_results,
     last_logged,
@@ -116,6 +117,7 @@ __all__ = [
     "new_result",
     "optimizers_to_device",
     "position",
+    "prefixed",
     "profiled",
     "refill",
     "reload_epochs",

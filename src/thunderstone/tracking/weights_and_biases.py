@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
+from thunderstone.lightning_private import prefixed
 from thunderstone.tracking.configuration import primitive
 from thunderstone.tracking.folder import existing
 from thunderstone.tracking.records import Artifact, Record, Table
 from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
 from thunderstone.tracking.sink import Sink
+
+# What the summary keeps of a metric. Nobody says whether it is to be small or large, so both of its best are there.
+SUMMARY = "min,max,last"
 
 
 class WandbSink(Sink):
@@ -31,8 +36,14 @@ class WandbSink(Sink):
     def __init__(self, logger: WandbLogger) -> None:
         self.name = type(logger).__name__
         self.logger = logger
+        self._axes: dict[str, str] = {}
+        self._defined: set[str] = set()
 
     def scalars(self, values: Mapping[str, float], step: int, epoch: int) -> None:
+        for key in values:
+            if key not in self._defined:
+                self._define(key)
+                self._defined.add(key)
         self._log(values, step, epoch)
 
     def run(self, record: RunRecord) -> None:
@@ -48,11 +59,26 @@ class WandbSink(Sink):
             key = name if _replaceable(present, name, arguments) else f"thunderstone.{name}"
             run.config.update({key: dict(arguments)}, allow_val_change=True)
         run.tags = tuple(dict.fromkeys((*(run.tags or ()), *tags)))
+        # An axis to choose for any chart, rather than a curve.
+        run.define_metric(prefixed(self.logger, "epoch"))
 
     def axis(self, key: str, of: str) -> None:
+        run, named = self.logger.experiment, prefixed(self.logger, key)
+        run.define_metric(named)
+        run.define_metric(prefixed(self.logger, of), step_metric=named)
+        self._axes[of] = key
+
+    def _define(self, key: str) -> None:
+        # By name: of two patterns that match, such as Lightning's "*" and "imp/*", W&B takes either, and a summary
+        # asked for by a pattern is made of the parts of tables and images too.
+        if "*" in key or key in self._axes.values():  # a pattern; an axis
+            return
         run = self.logger.experiment
-        run.define_metric(key)
-        run.define_metric(of, step_metric=key)
+        axis = next((axis for of, axis in self._axes.items() if fnmatchcase(key, of)), None)
+        # Lightning's own axes, which have no prefix.
+        steps = "global_step" if getattr(run.settings, "sync_tensorboard", False) else "trainer/global_step"
+        step_metric = steps if axis is None else prefixed(self.logger, axis)
+        run.define_metric(prefixed(self.logger, key), step_metric=step_metric, step_sync=True, summary=SUMMARY)
 
     def table(self, record: Record) -> None:
         import wandb
