@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thunderstone import ArgumentError
-from thunderstone_pruning import RandomPruning
+from thunderstone_pruning import RandomPruning, sparsity_report
 from thunderstone_pruning.densities import erk
 from thunderstone_pruning.mask_files import Ticket
 
@@ -60,6 +60,15 @@ def test_as_many_as_in_a_file(classifier, fit, tmp_path) -> None:
     fit(classifier(), method, max_steps=1, max_epochs=-1)
     assert [int(mask.sum()) for mask in method.masks.values()] == [3, 18]
     assert not method.masks["net.0.weight"].equal(given["net.0.weight"])
+
+
+def test_a_checkpoint_says_how_sparse_it_is(classifier, fit, tmp_path) -> None:
+    method = RandomPruning(density=0.25)
+    module = fit(classifier(), method, default_root_dir=tmp_path, enable_checkpointing=True)
+    (path,) = tmp_path.rglob("*.ckpt")
+    sparsity = torch.load(path, weights_only=True)["sparsity"]
+    assert sparsity == sparsity_report(module, masks=method.masks).summary()
+    assert (sparsity["remaining"], sparsity["weights"], sparsity["density"]) == (10, 42, 10 / 42)
 
 
 def test_a_second_fit_keeps_the_masks_and_another_module_gets_its_own(classifier, fit) -> None:

@@ -67,6 +67,12 @@ class PruningMethod(Method):
                 self.record("sparsity", sparsity_report(pl_module, masks=self.masks).table())
                 self._unreported = False
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say beside the weights how sparse they are, in primitives: `SparsityReport.summary` under ``"sparsity"``."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.masks:
+            checkpoint["sparsity"] = sparsity_report(pl_module, masks=self.masks).summary()
+
 
 def refuse_manual_optimization(who: str, module: LightningModule, looked_at: str, instead: str) -> None:
     """A `training_step` that steps the optimizers cannot be called only to look at something.
