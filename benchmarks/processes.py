@@ -28,3 +28,9 @@ def thunderstone_command() -> str:
     if found is None:
         sys.exit("`thunderstone` is not installed beside this Python. HINT: make install")
     return found
+
+
+def resident(field: str) -> int:
+    """Resident memory of this process in bytes: ``"VmRSS"`` now, ``"VmHWM"`` at its peak. Linux only."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))

@@ -17,17 +17,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelPruning
+from processes import resident
 from side_by_side import Line, arguments, interleaved, median, paired, report, verdict, with_interval
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from training_runs import Classifier, images, residual_network, step_time
+from training_runs import WIDE, Classifier, images, residual_network, step_time, wide_network
 
 import thunderstone
 
 STEPS = 10
 LIMIT = 1.03
 AMOUNT = 0.8
-WIDE = 3600  # a network of two layers with WIDE² weights each: weights outweigh everything else in memory
 BATCH = 8
 
 Variant = Callable[[nn.Module], list[pl.Callback]]
@@ -121,10 +121,6 @@ def compared(rounds: int, network: Callable[[], nn.Module], loader: Any, steps: 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def wide_network() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, 10))
-
-
 def peak_bytes(name: str, optimizer: str) -> int:
     """Peak resident memory of a fresh process that trains three steps, beyond what it held before the first."""
     done = subprocess.run(
@@ -143,14 +139,9 @@ def print_peak(name: str, optimizer: str) -> None:
     data = DataLoader(TensorDataset(vectors, labels), batch_size=BATCH)
     network = wide_network()
     callbacks = VARIANTS[name](network)
-    before = _memory("VmRSS")
+    before = resident("VmRSS")
     step_time(Classifier(network, OPTIMIZERS[optimizer]), data, 1, callbacks)
-    print(_memory("VmHWM") - before)
-
-
-def _memory(field: str) -> int:
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    print(resident("VmHWM") - before)
 
 
 def memory() -> list[Line]:

@@ -14,16 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from processes import resident
 from side_by_side import Line, arguments, interleaved, median, paired, report, verdict, with_interval
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from training_runs import Classifier, images, residual_network, step_time
+from training_runs import WIDE, Classifier, images, residual_network, step_time, wide_network
 
 import thunderstone
 
 STEPS = 8
 LIMIT = 2.05
-WIDE = 3600  # a network of two layers with WIDE² weights each: weights outweigh everything else in memory
 BATCH = 8
 
 
@@ -173,18 +173,9 @@ def print_peak(name: str, optimizer: str) -> None:
     torch.set_num_threads(1)
     module, callbacks = modules(wide_network, optimizer)[name]()
     vectors, labels = torch.randn(3 * BATCH, WIDE), torch.randint(0, 10, (3 * BATCH,))
-    before = _memory("VmRSS")
+    before = resident("VmRSS")
     step_time(module, DataLoader(TensorDataset(vectors, labels), batch_size=BATCH), 1, callbacks)
-    print(_memory("VmHWM") - before)
-
-
-def wide_network() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, 10))
-
-
-def _memory(field: str) -> int:
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    print(resident("VmHWM") - before)
 
 
 def memory(optimizer: str) -> list[Line]:

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Callable
 
 import torch
+from processes import resident
 from side_by_side import Line, arguments, report
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from training_runs import Classifier, train
+from training_runs import WIDE, Classifier, train, wide_network
 
 from thunderstone import Method
 from thunderstone_sharpness import ASAM, IGNITE, MESA, SAF, SAM, GradientNorm
 
-WIDE = 3600  # a network of two layers with WIDE² weights each: weights outweigh everything else
 BATCH = 8
 REPEATS = 3
 SAMPLES, CLASSES, EPOCHS_BACK = 32768, 1000, 3  # of SAF's memory: 250 MiB in float16
@@ -35,10 +35,6 @@ METHODS: dict[str, Callable[[], list[Method]]] = {
     "MESA, switched off": lambda: [MESA(weight=0.0, output="network")],
     "IGNITE": lambda: [IGNITE(output="network")],
 }
-
-
-def wide_network() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, 10))
 
 
 def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -76,12 +72,6 @@ def of_samples(name: str, _: str) -> str:
 
 
 PARTS = {"weights": of_weights, "samples": of_samples}
-
-
-def resident(field: str) -> int:
-    """Resident memory of this process in bytes: ``"VmRSS"`` now, ``"VmHWM"`` at its peak."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
 
 def apart(part: str, name: str, optimizer: str = "SGD") -> list[float]:

@@ -20,6 +20,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers")
 warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated")
 
+WIDE = 3600
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -52,6 +53,11 @@ def residual_network(width: int, blocks: int) -> nn.Module:
         nn.Dropout(0.1),
         nn.Linear(width, 10),
     )
+
+
+def wide_network() -> nn.Module:
+    """Two layers of WIDE² weights each, which outweigh everything else in memory."""
+    return nn.Sequential(nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, WIDE), nn.ReLU(), nn.Linear(WIDE, 10))
 
 
 def images(count: int, batch_size: int, size: int = 16) -> DataLoader[Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thunderstone import ArgumentError
+from thunderstone_pruning.saved_files import of_callbacks, read_saved
 
 _FORMAT = "thunderstone.pruning.ticket"
 
@@ -51,19 +52,11 @@ def load_ticket(path: str | Path, *, who: str = "load_ticket", argument: str = "
     Raises:
         ArgumentError: There is no such file, or no masks are in it.
     """
-    path = Path(path)
     hint = "pass a file that IMP wrote, or a checkpoint of a run with a pruning method"
-    if not path.is_file():
-        raise ArgumentError(who, argument, str(path), "there is no such file", hint)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise ArgumentError(who, argument, str(path), reason, hint) from error
+    content = read_saved(who, argument, path, hint)
     if isinstance(content, dict) and content.get("format") == _FORMAT and content.get("masks"):
         return Ticket(content["masks"], content.get("weights"), content.get("metadata", {}))
-    callbacks = content.get("callbacks", {}) if isinstance(content, dict) else {}
-    found = [state["masks"] for state in callbacks.values() if isinstance(state, dict) and state.get("masks")]
+    found = of_callbacks(content, "masks")
     if len(found) != 1:
         raise ArgumentError(who, argument, str(path), "there are no masks in it", hint)
     return Ticket(found[0])

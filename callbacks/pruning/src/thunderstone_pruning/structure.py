@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from thunderstone import ArgumentError
+from thunderstone_pruning.saved_files import of_callbacks, read_saved
 
 _FORMAT = "thunderstone.pruning.structure"
 Indices = list[Tensor | None]
@@ -157,19 +158,11 @@ def load_structure(path: str | Path, *, who: str = "load_structure", argument: s
     Raises:
         ArgumentError: There is no such file, or no structure is in it.
     """
-    path = Path(path)
     hint = "pass a file that StructuredPruning or LayerTickets wrote, or a checkpoint of such a run"
-    if not path.is_file():
-        raise ArgumentError(who, argument, str(path), "there is no such file", hint)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise ArgumentError(who, argument, str(path), reason, hint) from error
+    content = read_saved(who, argument, path, hint)
     if isinstance(content, dict) and content.get("format") == _FORMAT:
         return Structure.from_state_dict(content["structure"], content["weights"])
-    callbacks = content.get("callbacks", {}) if isinstance(content, dict) else {}
-    found = [state["structure"] for state in callbacks.values() if isinstance(state, dict) and state.get("structure")]
+    found = of_callbacks(content, "structure")
     if len(found) != 1:
         raise ArgumentError(who, argument, str(path), "there is no structure in it", hint)
     return Structure.from_state_dict(found[0], content["state_dict"])
