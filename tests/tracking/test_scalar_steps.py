@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,9 @@ def test_scalars_are_read_when_the_step_is_over_not_before(tmp_path: Path, monke
 
 
 @pytest.fixture
-def _one_process_group() -> Iterator[None]:
+def _one_process_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # torch leaves a hook behind that puts a rank before every traceback.
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()

@@ -205,17 +205,21 @@ class Written(nn.Module):
         return self.code(self, x)
 
 
-def test_a_frozen_layer_goes_with_the_others(inputs) -> None:
-    net = network()
-    expected = plan_channels(net, lambda m: m(inputs), 0.5)
-    for layer in (net.stem, net.grouped, net.norm):
-        layer.requires_grad_(False)
-    found = plan_channels(net, lambda m: m(inputs), 0.5)
-    assert found.kept.keys() == expected.kept.keys()
-    smaller = copy.deepcopy(net)
-    found.apply(smaller)
-    assert not smaller.stem.weight.requires_grad
-    assert smaller.norm.weight.shape == smaller.stem.weight.shape[:1] == (2,)
+def test_frozen_layers_keep_their_channels_and_so_does_what_is_added_to_them() -> None:
+    def code(net: nn.Module, x: Tensor) -> Tensor:
+        stem = net.stem(x)
+        return net.head(torch.relu(net.wide(torch.relu(stem + net.body(stem)))))
+
+    parts = {"stem": nn.Linear(5, 8), "body": nn.Linear(8, 8), "wide": nn.Linear(8, 6), "head": nn.Linear(6, 3)}
+    net = Written(code, **parts)
+    x = torch.randn(2, 5)
+    assert "body.weight" in plan_channels(net, lambda m: m(x), 0.5).kept
+    net.stem.requires_grad_(False)
+    found = plan_channels(net, lambda m: m(x), 0.5)
+    assert set(found.kept) == {"wide.weight", "wide.bias", "head.weight"}
+    found.apply(net)
+    assert (net.stem.weight.shape, net.wide.weight.shape) == ((8, 5), (3, 8))
+    assert not net.stem.weight.requires_grad
 
 
 def test_tied_weights_that_would_lose_other_channels() -> None:

@@ -67,7 +67,7 @@ def plan_channels(
 
     Channels of convolutions and linear layers go with all that depends on them: the normalisation behind them, the
     inputs of the next layers, and the channels of other layers they are added to. Layers that make the output (what
-    `trace` returns) keep theirs.
+    `trace` returns) keep theirs, and so do frozen ones.
 
     Args:
         module: Any module; copied.
@@ -92,6 +92,7 @@ def plan_channels(
     finite(who, "ratio", ratio, "0.5 removes every second channel", minimum=0, maximum=1)
     pruning = torch_pruning(who)
     work = copied(module)
+    frozen = {layer for layer in work.modules() if any(not p.requires_grad for p in layer.parameters(recurse=False))}
     for parameter in work.parameters():
         # What hangs together is read off the graph of gradients; a frozen layer would be missing there.
         if parameter.is_floating_point():
@@ -102,7 +103,7 @@ def plan_channels(
         graph = pruning.DependencyGraph().build_dependency(
             work, example_inputs=None, forward_fn=lambda traced, _: trace(traced), verbose=False
         )
-        found = _prunable(pruning, graph, work, include, exclude, who)
+        found = _prunable(pruning, graph, work, frozen, include, exclude, who)
         scores = _scores(pruning, found, score, scope, type(module).__name__, who)
         keep = _chosen(found, scores, ratio, scope, empty, who)
         probe = Probe(work)
@@ -143,7 +144,7 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def _prunable(
-    pruning: Any, graph: Any, module: nn.Module, include: Patterns, exclude: Patterns, who: str
+    pruning: Any, graph: Any, module: nn.Module, frozen: set[nn.Module], include: Patterns, exclude: Patterns, who: str
 ) -> list[_Channels]:
     names = {submodule: name for name, submodule in module.named_modules()}
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
@@ -163,6 +164,8 @@ def _prunable(
         if (
             # What reaches the output keeps its width, and so do layers the graph knows no way to cut exactly.
             any(not node.outputs for node in holders if node.module not in names or node.module in outputs)
+            # What nobody trains is left alone, and what is added to it keeps as many channels.
+            or not frozen.isdisjoint(outputs)
             or not all(isinstance(layer, known) and not is_parametrized(layer) for layer in real)
             or (included and not all(any(fnmatchcase(name, p) for p in included) for name in its))
             or any(fnmatchcase(name, pattern) for name in its for pattern in excluded)
@@ -172,7 +175,9 @@ def _prunable(
             parts = max(_parts(graph, layer) for layer in real)
         found.append(_Channels(its, len(group[0].idxs), parts, group))
     if not found:
-        reason = "none of its layers can lose channels: they make the output, are excluded, or hang on other layers"
+        reason = (
+            "none of its layers can lose channels: they make the output, are frozen, excluded, or hang on such"
+        )
         hint = "look at include and exclude; attention and recurrent layers keep their width"
         raise ArgumentError(who, "module", type(module).__name__, reason, hint)
     return found
