@@ -175,9 +175,7 @@ def _prunable(
             parts = max(_parts(graph, layer) for layer in real)
         found.append(_Channels(its, len(group[0].idxs), parts, group))
     if not found:
-        reason = (
-            "none of its layers can lose channels: they make the output, are frozen, excluded, or hang on such"
-        )
+        reason = "none of its layers can lose channels: they make the output, are frozen, excluded, or hang on such"
         hint = "look at include and exclude; attention and recurrent layers keep their width"
         raise ArgumentError(who, "module", type(module).__name__, reason, hint)
     return found
