@@ -7,7 +7,6 @@ every forward pass. All variants train the same weights; ModelPruning prunes onc
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelPruning
-from processes import resident
+from processes import resident, run
 from side_by_side import Line, arguments, interleaved, median, paired, report, verdict, with_interval
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -123,13 +122,8 @@ def compared(rounds: int, network: Callable[[], nn.Module], loader: Any, steps: 
 
 def peak_bytes(name: str, optimizer: str) -> int:
     """Peak resident memory of a fresh process that trains three steps, beyond what it held before the first."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--peak-of", name, "--optimizer", optimizer],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout.split()[-1])
+    _, _, printed = run(sys.executable, __file__, "--peak-of", name, "--optimizer", optimizer)
+    return int(printed.split()[-1])
 
 
 def print_peak(name: str, optimizer: str) -> None:

@@ -8,13 +8,12 @@ the same kind of `training_step` (left out where that package is not installed: 
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from processes import resident
+from processes import resident, run
 from side_by_side import Line, arguments, interleaved, median, paired, report, verdict, with_interval
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -159,13 +158,8 @@ def fixed_costs(rounds: int, steps: int = 60) -> list[Line]:
 
 def peak_bytes(name: str, optimizer: str) -> int:
     """Peak resident memory of a fresh process that trains three steps, beyond what it held before the first."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--peak-of", name, "--optimizer", optimizer],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout.split()[-1])
+    _, _, printed = run(sys.executable, __file__, "--peak-of", name, "--optimizer", optimizer)
+    return int(printed.split()[-1])
 
 
 def print_peak(name: str, optimizer: str) -> None:

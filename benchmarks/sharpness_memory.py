@@ -8,12 +8,11 @@ and classes. Linux only.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 
 import torch
-from processes import resident
+from processes import resident, run
 from side_by_side import Line, arguments, report
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -76,9 +75,8 @@ PARTS = {"weights": of_weights, "samples": of_samples}
 
 def apart(part: str, name: str, optimizer: str = "SGD") -> list[float]:
     """What a part prints, the median of some processes of its own."""
-    command = [sys.executable, __file__, "--only", part, name, optimizer]
-    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(REPEATS)]
-    numbers = [[float(word) for word in run.splitlines()[-1].split()] for run in runs]
+    runs = [run(sys.executable, __file__, "--only", part, name, optimizer)[2] for _ in range(REPEATS)]
+    numbers = [[float(word) for word in printed.splitlines()[-1].split()] for printed in runs]
     return [statistics.median(column) for column in zip(*numbers, strict=True)]
 
 

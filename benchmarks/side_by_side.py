@@ -15,6 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from thunderstone.tracking.provenance import hardware
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _RESAMPLES = 10_000
 
@@ -87,24 +89,8 @@ def verdict(measured: tuple[float, float, float], limit: float) -> str:
 
 def machine() -> str:
     """The machine and the versions in words; no names, no paths."""
-    model = platform.processor() or platform.machine()
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-        model = found[1] if found else model
-    except OSError:
-        pass  # not Linux
-    model = re.sub(r"\((?:R|TM)\)|@.*", "", model)
-    cores = len(_cores())
     packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "lightning", "thunderstone"))
-    return f"{' '.join(model.split())}, {cores} core{'s' if cores > 1 else ''}, {platform.system()}, Python " + (
-        f"{platform.python_version()}, {packages}"
-    )
-
-
-def _cores() -> Sequence[int]:
-    import os
-
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return f"{hardware()}, Python {platform.python_version()}, {packages}"
 
 
 def _version(name: str) -> str:

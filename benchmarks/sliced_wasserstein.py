@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ot
 import side_by_side
 import torch
+from processes import resident
 from torch import Tensor
 
 from thunderstone_estimators import draw_directions, sliced_wasserstein_distance
@@ -90,15 +90,9 @@ def _peak(library: str, setting: Setting, queue: Any) -> None:
     # What is loaded on first use, for chunks too, is no memory of the call.
     call(library, problem(setting._replace(n=64, m=64, projections=2 * CHUNK)), True)
     parts = problem(setting)
-    before = _high_water()
+    before = resident("VmHWM")  # `getrusage` would inherit the parent's
     call(library, parts, True)
-    queue.put(_high_water() - before)
-
-
-def _high_water() -> float:
-    """MiB of the most this process has held; `getrusage` would inherit the parent's."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    queue.put((resident("VmHWM") - before) / 2**20)
 
 
 def peak_memory(library: str, setting: Setting) -> float:

@@ -24,6 +24,13 @@ trainers_built = 0
 """How many Trainers of this process asked for callbacks while ``THUNDERSTONE_WITH`` was set."""
 
 
+def run_variables(folder: object) -> dict[str, str]:
+    """The variables under which everything that a run writes goes to its own folder."""
+    # The second is Lightning's own: loggers and checkpoints of a script that names no folder. Two runs that begin in
+    # one moment would take the same `lightning_logs/version_0`, and test one another's checkpoints.
+    return {RUN: str(folder), "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder)}
+
+
 def callbacks() -> list[Callback]:
     """New instances of the methods ``THUNDERSTONE_WITH`` asks for, and what watches a run of `thunderstone compare`.
 

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def execute(run: Path, output: Path | None) -> int:
         print(f"Since then: {change}")
     if (record.get("seed") or {}).get("lightning") is None:
         print("The run was not seeded through Lightning: another result does not mean that anything has changed.")
-    environment = {**_environment(record), factory.RUN: str(folder), "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder)}
+    environment = {**_environment(record), **factory.run_variables(folder)}
     command = _command(record, folder)
     try:
         ended = subprocess.run(command, cwd=record["directory"], env=environment, check=False)
@@ -83,21 +82,16 @@ def _environment(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _new_folder(wanted: Path) -> Path:
+    from thunderstone.tracking.numbered import claimed
+
     wanted = wanted.absolute()
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            folder = wanted.with_name(f"{wanted.name}_{number}") if number > 1 else wanted
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+        return claimed(wanted.parent, wanted.name)
     except OSError as error:
         raise RequestError(
             f"rerun: the folder {str(wanted)!r} cannot be made ({error.strerror}). HINT: --output FOLDER"
         ) from error
-    raise AssertionError("count() never ends")
 
 
 def _changes(record: Mapping[str, Any], versions: Mapping[str, str], git: Mapping[str, Any] | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from thunderstone.comparison.results import COMPARED_VERSIONS, Result
 from thunderstone.comparison.settings import Setting
 from thunderstone.errors import RequestError
 from thunderstone.tracking import provenance
+from thunderstone.tracking.numbered import claimed
 from thunderstone.tracking.run_record import FAILED, FINISHED, INTERRUPTED, NAME, RunRecord, read_record
 
 _POLL_SECONDS = 0.05
@@ -114,10 +115,7 @@ class Schedule:
         return {
             **dict.fromkeys(provenance.THREADS, threads),
             **os.environ,
-            factory.RUN: str(folder),
-            # Lightning's own variable: loggers and checkpoints of a script that names no folder. Two runs that begin
-            # in one moment would take the same `lightning_logs/version_0`, and test one another's checkpoints.
-            "PL_TRAINER_DEFAULT_ROOT_DIR": str(folder),
+            **factory.run_variables(folder),
         }
 
     def _stop(self) -> None:
@@ -207,15 +205,7 @@ def _new_folder(parent: Path, name: str) -> Path:
     """A folder that is new: an earlier attempt's files are kept, and not mistaken for this one's."""
     parent = parent.absolute()
     parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (f"{name}_{number}" if number > 1 else name)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        return folder
+    return claimed(parent, name)
 
 
 def _thunderstone() -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from thunderstone.tracking.configuration import primitive
+from thunderstone.tracking.numbered import claimed
 from thunderstone.tracking.records import Artifact, Record, Table
 from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
@@ -112,15 +113,7 @@ class FolderSink(Sink):
         *parents, name = [_safe(part) for part in record.key.split("/")]
         folder = self.root().joinpath(kind, *parents)
         folder.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            again = f"_{number}" if number > 1 else ""
-            path = folder / f"{name}_step{record.step}{again}{suffix}"
-            try:
-                path.touch(exist_ok=False) if suffix else path.mkdir()
-            except FileExistsError:
-                continue
-            return path
-        raise AssertionError("count() never ends")
+        return claimed(folder, f"{name}_step{record.step}", suffix)
 
     @staticmethod
     def _write_configuration(root: Path, config: Mapping[str, Any]) -> None:
@@ -152,14 +145,7 @@ def new_run_folder(root: str) -> Path:
     runs = local(root) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for number in count(1):
-        path = runs / (f"{moment}_{number}" if number > 1 else moment)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("count() never ends")
+    return claimed(runs, moment)
 
 
 def local(path: str) -> Path:

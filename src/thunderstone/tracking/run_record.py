@@ -11,12 +11,12 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from thunderstone.tracking import provenance
 from thunderstone.tracking.configuration import primitive
+from thunderstone.tracking.numbered import claimed
 
 NAME = "run.json"
 SCHEMA = 1
@@ -49,16 +49,10 @@ class RunRecord:
 
     def place(self, folder: Path) -> Path:
         """Write the record to a folder, under a name that no other run has there, and return where."""
-        for number in count(1):
-            path = folder / (f"run_{number}.json" if number > 1 else NAME)
-            try:
-                path.touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            self.paths.append(path)
-            write_json(path, self.content())
-            return path
-        raise AssertionError("count() never ends")
+        path = claimed(folder, *os.path.splitext(NAME))
+        self.paths.append(path)
+        write_json(path, self.content())
+        return path
 
     def content(self) -> dict[str, Any]:
         """What the file holds now."""

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 import thunderstone
-from thunderstone import ArgumentError, UpdateStep, hookimpl
+from thunderstone import UpdateStep, hookimpl
 from thunderstone.arguments import one_of, whole
 from thunderstone_pruning.densities import layer_counts, uniform
 from thunderstone_pruning.loss_gradients import loss_gradients
 from thunderstone_pruning.masks import Masks, global_masks, layer_masks
-from thunderstone_pruning.moments import Moment, check_moment, in_updates
+from thunderstone_pruning.moments import Moment, check_moment, span_in_updates
 from thunderstone_pruning.pruning_method import PruningMethod, dense_masks
 from thunderstone_pruning.scores import Candidates
 
@@ -67,10 +67,7 @@ class GradualPruning(PruningMethod):
     ) -> None:
         who = type(self).__name__
         self.density = self._density("density", density)
-        self.initial_density = self._density("initial_density", initial_density)
-        if self.initial_density < self.density:
-            hint = f"choose one from density={density} to 1"
-            raise ArgumentError(who, "initial_density", initial_density, "pruning goes from more to less", hint)
+        self.initial_density = self._initial_density(initial_density, self.density)
         self.start: Moment = check_moment(who, "start", start)
         self.stop: Moment = check_moment(who, "stop", stop)
         self.interval = whole(who, "interval", interval, "the paper uses 100 to 1000")
@@ -88,11 +85,7 @@ class GradualPruning(PruningMethod):
         self._finished = self.density == 1
         if self._finished:
             return
-        self._first = in_updates(who, "start", self.start, trainer)
-        self._last = in_updates(who, "stop", self.stop, trainer)
-        if self._last < self._first:
-            reason = f"it is update {self._last}, and start={self.start!r} is update {self._first}"
-            raise ArgumentError(who, "stop", self.stop, reason, "let pruning end after its start")
+        self._first, self._last = span_in_updates(who, self.start, self.stop, trainer)
         self._prunable(pl_module)
         if not self.masks:
             self._prune_if_due(trainer, pl_module, trainer.global_step)

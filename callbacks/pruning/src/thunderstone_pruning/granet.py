@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
-from thunderstone import ArgumentError, UnsupportedSettingError, UpdateStep, hookimpl
+from thunderstone import UnsupportedSettingError, UpdateStep, hookimpl
 from thunderstone.arguments import finite, whole
 from thunderstone_pruning.masks import global_masks
-from thunderstone_pruning.moments import Moment, check_moment, in_updates, total_updates
+from thunderstone_pruning.moments import Moment, check_moment, span_in_updates, total_updates
 from thunderstone_pruning.pruning_method import PruningMethod, dense_masks
 from thunderstone_pruning.random_masks import distributed, random_masks
 from thunderstone_pruning.regrowth import cosine, drop, grow, moved
@@ -66,10 +66,7 @@ class GraNet(PruningMethod):
     ) -> None:
         who = type(self).__name__
         self.density = self._density("density", density)
-        self.initial_density = self._density("initial_density", initial_density)
-        if self.initial_density < self.density:
-            hint = f"choose one from density={density} to 1"
-            raise ArgumentError(who, "initial_density", initial_density, "pruning goes from more to less", hint)
+        self.initial_density = self._initial_density(initial_density, self.density)
         self.distribution = self._strategy("pruning.density", "distribution", distribution)
         self.start: Moment = check_moment(who, "start", start)
         self.stop: Moment = check_moment(who, "stop", stop)
@@ -106,11 +103,7 @@ class GraNet(PruningMethod):
                 "set Trainer(max_steps=…), or use GradualPruning with start and stop in updates",
             )
         self._total = int(total)
-        self._first = in_updates(who, "start", self.start, trainer)
-        self._last = in_updates(who, "stop", self.stop, trainer)
-        if self._last < self._first:
-            reason = f"it is update {self._last}, and start={self.start!r} is update {self._first}"
-            raise ArgumentError(who, "stop", self.stop, reason, "let pruning end after its start")
+        self._first, self._last = span_in_updates(who, self.start, self.stop, trainer)
 
     def _due(self, updates: int) -> bool:
         if self.density == 1:

@@ -66,6 +66,20 @@ def in_updates(who: str, argument: str, moment: Moment, trainer: Trainer) -> int
     return updates
 
 
+def span_in_updates(who: str, start: Moment, stop: Moment, trainer: Trainer) -> tuple[int, int]:
+    """The updates after which `start` and `stop` are; see `in_updates`.
+
+    Raises:
+        ArgumentError: One lies beyond the end of training, or `stop` before `start`.
+        UnsupportedSettingError: As `in_updates`.
+    """
+    first, last = in_updates(who, "start", start, trainer), in_updates(who, "stop", stop, trainer)
+    if last < first:
+        reason = f"it is update {last}, and start={start!r} is update {first}"
+        raise ArgumentError(who, "stop", stop, reason, "let pruning end after its start")
+    return first, last
+
+
 def total_updates(trainer: Trainer) -> float:
     """How many updates the training has; infinity where that is not known. To be called from `on_train_start` on."""
     total = trainer.estimated_stepping_batches

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 import thunderstone
-from thunderstone import Method, UnsupportedSettingError
+from thunderstone import ArgumentError, Method, UnsupportedSettingError
 from thunderstone.arguments import finite, one_of
 from thunderstone_pruning.masks import EMPTY
 from thunderstone_pruning.prunable import Patterns, check_patterns, prunable_parameters
@@ -47,6 +47,15 @@ class PruningMethod(Method):
     def _density(self, argument: str, value: object) -> float:
         hint = "0.1 keeps a tenth of the weights; 1 keeps all and prunes nothing"
         return finite(type(self).__name__, argument, value, hint, above=0, maximum=1)
+
+    def _initial_density(self, value: object, density: float) -> float:
+        """Where pruning to `density` begins: there, or at more."""
+        checked = self._density("initial_density", value)
+        if checked < density:
+            hint = f"choose one from density={density} to 1"
+            reason = "pruning goes from more to less"
+            raise ArgumentError(type(self).__name__, "initial_density", value, reason, hint)
+        return checked
 
     def _strategy(self, kind: str, argument: str, value: object) -> str:
         return one_of(type(self).__name__, argument, value, thunderstone.strategies(kind))

@@ -53,11 +53,6 @@ class ScoredCompletions:
         return ~self.rewards.isnan()
 
     @property
-    def number_of_groups(self) -> int:
-        """P."""
-        return int(self.groups.max()) + 1 if len(self.groups) else 0
-
-    @property
     def informative(self) -> Tensor:
         """(P,) bool: some of the scorable completions are right, and some are not.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from thunderstone_grpo.rewards.arithmetic import ExpressionError, evaluate, last_number, text_of
+from thunderstone_grpo.rewards.arithmetic import against_answers, last_number
 
 
 def graded_reward(found: float | Fraction, right: float | Fraction) -> float:
@@ -34,13 +34,9 @@ class GradedAnswer:
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         """Rewards of completions; None where the answer cannot be read."""
-        rewards: list[float | None] = []
-        for completion, answer in zip(completions, columns[self.answer], strict=True):
-            try:
-                right = evaluate(str(answer))
-            except ExpressionError:
-                rewards.append(None)
-                continue
-            found = last_number(text_of(completion))
-            rewards.append(0.0 if found is None else graded_reward(found, right))
-        return rewards
+        return against_answers(completions, columns[self.answer], _graded)
+
+
+def _graded(completion: str, right: Fraction) -> float:
+    found = last_number(completion)
+    return 0.0 if found is None else graded_reward(found, right)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -114,19 +114,14 @@ class ArithmeticVerifier:
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         """Rewards of completions (texts, or chat messages whose last is looked at)."""
-        rewards: list[float | None] = []
-        for completion, answer in zip(completions, columns[self.answer], strict=True):
-            try:
-                right = evaluate(str(answer))
-            except ExpressionError:
-                rewards.append(None)
-                continue
-            found = self._found(text_of(completion))
-            distance = None if found is None else abs(found - right)
-            # A Fraction: comparing exact numbers with a float's bound would round them first.
-            bound = Fraction(self.tolerance) * max(Fraction(1), abs(right))
-            rewards.append(float(distance is not None and distance <= bound))
-        return rewards
+        return against_answers(completions, columns[self.answer], self._reward)
+
+    def _reward(self, completion: str, right: Fraction) -> float:
+        found = self._found(completion)
+        distance = None if found is None else abs(found - right)
+        # A Fraction: comparing exact numbers with a float's bound would round them first.
+        bound = Fraction(self.tolerance) * max(Fraction(1), abs(right))
+        return float(distance is not None and distance <= bound)
 
     def _found(self, text: str) -> Fraction | None:
         if not self.whole:
@@ -135,6 +130,21 @@ class ArithmeticVerifier:
             return evaluate(text)
         except ExpressionError:
             return None
+
+
+def against_answers(
+    completions: Sequence[Any], answers: Sequence[Any], reward: Callable[[str, Fraction], float]
+) -> list[float | None]:
+    """The reward of each completion's text beside the value of its answer; None where the answer cannot be read."""
+    rewards: list[float | None] = []
+    for completion, answer in zip(completions, answers, strict=True):
+        try:
+            right = evaluate(str(answer))
+        except ExpressionError:
+            rewards.append(None)
+            continue
+        rewards.append(reward(text_of(completion), right))
+    return rewards
 
 
 def text_of(completion: Any) -> str:
