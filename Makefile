@@ -44,6 +44,9 @@ test: install ## Run the whole test suite in parallel (WORKERS=2 to limit it)
 test-oldest: install $(OLDEST_STAMP) ## Run what relies on Lightning's internals against the oldest supported Lightning
 	PYTHONPATH=$(CURDIR)/$(OLDEST) $(PYTEST) -m private_api -o filterwarnings=default -p no:cacheprovider $(ARGS)
 
+browser: ## Install Chromium for the tests that open pages, where that needs no password
+	@.ci/browser
+
 lint: install ## Check style, formatting and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,7 +78,7 @@ clean: ## Remove the environment and everything that tools have written
 	rm -f .coverage .coverage.*
 	find src callbacks plugins tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-oldest lint format types docs docs-update coverage bench clean
+.PHONY: help install demo test test-oldest browser lint format types docs docs-update coverage bench clean
 
 # -- how the environment is made ---------------------------------------------------------------------------------------
 
