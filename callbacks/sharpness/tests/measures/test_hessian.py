@@ -189,6 +189,23 @@ def test_operation_without_a_second_derivative_is_named(
     before.assert_same()
 
 
+class Silent(torch.autograd.Function):
+    """Fails without a word when it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise RuntimeError
+
+
+def test_an_error_without_a_message_is_named_by_its_kind(network: Any, batches: Any) -> None:
+    with pytest.raises(MeasureError, match="the loss cannot be differentiated: RuntimeError"):
+        hessian_trace(network, batches, lambda m, b: Silent.apply(m(b[0])).mean())
+
+
 def test_bad_arguments_are_refused(network: Any, batches: Any, loss: Any) -> None:
     with pytest.raises(ArgumentError, match="k=0"):
         hessian_eigenvalues(network, batches, loss, k=0)

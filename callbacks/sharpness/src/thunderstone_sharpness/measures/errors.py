@@ -20,3 +20,8 @@ class MeasureError(ThunderstoneError, RuntimeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.measure, self.problem, self.hint)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the error's kind where it has none."""
+    return str(error).partition("\n")[0] or type(error).__name__

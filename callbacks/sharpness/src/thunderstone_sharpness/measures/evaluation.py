@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thunderstone import ArgumentError
 from thunderstone.isolation import ModuleState
 from thunderstone.tensor_lists import copy_into
-from thunderstone_sharpness.measures.errors import MeasureError
+from thunderstone_sharpness.measures.errors import MeasureError, first_line
 from thunderstone_sharpness.measures.logits import with_normalised_logits
 from thunderstone_sharpness.measures.stillness import differentiable, fixed_randomness, outside_inference, unchanged
 
@@ -99,7 +99,7 @@ class Evaluation:
         except RuntimeError as error:
             raise MeasureError(
                 self.measure,
-                f"the loss cannot be differentiated: {str(error).splitlines()[0]}",
+                f"the loss cannot be differentiated: {first_line(error)}",
                 "activation checkpointing needs use_reentrant=False; other operations need a backward of torch's own",
             ) from error
         if all(gradient is None for gradient in found):

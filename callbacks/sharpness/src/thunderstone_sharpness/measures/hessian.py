@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from thunderstone.arguments import whole
-from thunderstone_sharpness.measures.errors import MeasureError
+from thunderstone_sharpness.measures.errors import MeasureError, first_line
 from thunderstone_sharpness.measures.estimate import Estimate
 from thunderstone_sharpness.measures.evaluation import Evaluation, Loss, evaluation
 from thunderstone_sharpness.measures.noise import private, signs
@@ -41,7 +41,7 @@ def hessian_vector_product(here: Evaluation, vector: Sequence[Tensor]) -> list[T
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise _no_second_derivative(here, str(error).splitlines()[0]) from error
+            raise _no_second_derivative(here, first_line(error)) from error
         for sum_, part in zip(total, product, strict=True):
             if part is not None:
                 sum_.add_(part, alpha=size / examples)
