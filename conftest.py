@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,40 @@ def _no_network() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", guarded_connect)
         patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder of this run of the suite that all of its workers have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(request.config, "workerinput") else base
+
+
+@pytest.fixture(scope="session")
+def replicas(shared_folder: Path) -> Callable[[Path], list[Any]]:
+    """Runs a script that trains in two processes, and gives what each of them saved.
+
+    The script gets a folder as its only argument; rank 0 and rank 1 leave ``rank0.pt`` and ``rank1.pt`` there. It runs
+    once, also where several workers share the tests that look at it.
+    """
+    from filelock import FileLock
+
+    def run(script: Path) -> list[Any]:
+        import torch
+
+        folder = shared_folder / f"replicas_{re.sub(r'[^0-9A-Za-z]+', '_', str(script))}"
+        failed = folder / "failed.txt"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                command = [sys.executable, "-W", "ignore", str(script), str(folder)]
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+                if done.returncode != 0:
+                    failed.write_text(done.stderr[-3000:] or f"it ended with {done.returncode}", encoding="utf-8")
+        assert not failed.exists(), failed.read_text(encoding="utf-8")
+        return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return run
 
 
 @pytest.fixture(autouse=True)

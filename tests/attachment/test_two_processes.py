@@ -27,10 +27,9 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> list[dict[str, Any]]:
+def ranks(shared_folder: Path) -> list[dict[str, Any]]:
     """What each of the two processes returned; launched once, also where several workers share the tests."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "two_processes"
+    folder = shared_folder / "two_processes"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
@@ -59,11 +58,6 @@ def _launch(folder: Path) -> None:
             process.kill()
             process.wait()
     assert codes == [0, 0], "\n".join(f"{log.name}\n{log.read_text()[-3000:]}" for log in logs)
-
-
-@pytest.fixture(scope="session")
-def worker_id(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request.config, "workerinput", {}).get("workerid", "master"))
 
 
 # -- by hand, in float64 -----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -163,12 +162,8 @@ def test_what_cannot_work_is_refused(classifier, fit, tmp_path, why) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_replicas_are_one_process_with_the_joint_batch(tmp_path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", PROGRAM, tmp_path], capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+def test_two_replicas_are_one_process_with_the_joint_batch(replicas, tmp_path) -> None:
+    ranks = replicas(PROGRAM)
     sys.path.insert(0, str(PROGRAM.parent))
     try:
         from structured_networks import trained

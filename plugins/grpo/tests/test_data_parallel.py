@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import runpy
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,9 @@ EXPERIMENTS = ("dapo", "grpo", "dr_grpo", "keep")
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(replicas: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What both replicas ended with, by experiment."""
-    folder = tmp_path_factory.mktemp("replicas")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", PROGRAM, folder], capture_output=True, text=True, timeout=250, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return replicas(PROGRAM)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -400,14 +399,8 @@ def test_bad_arguments_are_refused(arguments: Any, message: str) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes_measure_alike_and_stay_together(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, script, tmp_path], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert run.returncode == 0, run.stderr
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_two_processes_measure_alike_and_stay_together(replicas: Callable[[Path], list[dict[str, Any]]]) -> None:
+    first, second = replicas(Path(__file__).with_name("two_processes.py"))
     # Weights and statistics of each process, to the last bit.
     assert first["watched"].equal(first["plain"])
     assert second["watched"].equal(second["plain"])

@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
         result["measured"] = {key: float(value) for key, value in outcomes if not hasattr(value, "savefig")}
         result["status"] = [reading.status for reading in monitor.readings]
         result["history"] = losses.history
-    torch.save(result, folder / f"{trainer.global_rank}.pt")
+    torch.save(result, folder / f"rank{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
