@@ -59,11 +59,17 @@ format: install ## Correct style and formatting where a tool can
 types: install ## Check the types of every package (mypy --strict)
 	$(BIN)/mypy
 
-docs: install ## Check the links, code blocks and generated tables of the documentation
-	$(PYTEST) $(PARALLEL) tests/workspace/test_documents.py $(ARGS)
+docs: install ## Build the documentation into site/, and check its links, code and generated tables
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(PYTEST) $(PARALLEL) tests/workspace/test_documents.py tests/workspace/documents $(ARGS)
+
+docs-serve: install ## Show the documentation at http://127.0.0.1:8000, built anew with every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve $(ARGS)
 
 docs-update: install ## Rewrite the generated tables of the documentation
 	$(BIN)/python -m thunderstone.reference.methods_table README.md
+	$(BIN)/python -m thunderstone.reference.contract_page docs/contract.md
+	$(BIN)/python -m thunderstone.reference.composition_matrix docs/composition.md
 
 coverage: install ## Run the test suite and show which lines it leaves out
 	$(PYTEST) $(PARALLEL) --cov --cov-report=term $(ARGS)
@@ -74,11 +80,11 @@ bench: install ## Run the benchmarks one after the other (long; wants an idle ma
 
 ##@ Tidy
 clean: ## Remove the environment and everything that tools have written
-	rm -rf .venv $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	rm -rf .venv $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov site
 	rm -f .coverage .coverage.*
 	find src callbacks plugins tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-oldest browser lint format types docs docs-update coverage bench clean
+.PHONY: help install demo test test-oldest browser lint format types docs docs-serve docs-update coverage bench clean
 
 # -- how the environment is made ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import lightning.pytorch
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import CombinedLoader
@@ -41,6 +41,7 @@ from thunderstone.lightning_private import (
     result_arguments,
     run_stage,
     running_hook,
+    set_callback_metric,
     set_loader_states,
     steps_for_loggers,
     take_loader_states,
@@ -374,6 +375,46 @@ def test_what_a_fit_does_can_be_done_twice(tmp_path: Path) -> None:
     assert module.noted["in_batch"] == list(range(20))
     assert {key: logger.steps[key] for key in module.noted} == module.noted
     assert (trainer.current_epoch, trainer.global_step) == (2, 10)
+
+
+class Monitored(LightningModule):
+    """Logs the mean of 0, 1 and 2 over each epoch, and puts the step beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.log("own", float(batch_idx), on_step=False, on_epoch=True, batch_size=1)
+        set_callback_metric(self.trainer, "put", torch.tensor(float(self.trainer.global_step)))
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        set_callback_metric(self.trainer, "validated", torch.tensor(1.0))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_metric_that_is_put_where_callbacks_look_leaves_the_others_alone(tmp_path: Path) -> None:
+    found: list[dict[str, float]] = []
+
+    class Looking(Callback):
+        def on_train_start(self, running: Trainer, pl_module: LightningModule) -> None:
+            found.append({key: float(value) for key, value in running.callback_metrics.items()})
+
+        def on_train_epoch_end(self, running: Trainer, pl_module: LightningModule) -> None:
+            self.on_train_start(running, pl_module)
+
+    stopping = EarlyStopping("put", mode="min", patience=1, check_on_train_epoch_end=True)
+    logger = Kept()
+    trainer = _trainer(tmp_path, logger, max_epochs=9, num_sanity_val_steps=1, limit_val_batches=1)
+    trainer.callbacks.extend([Looking(), stopping])
+    trainer.fit(Monitored(), DataLoader(torch.ones(3, 2)), DataLoader(torch.ones(1, 2)))
+    # Nothing of the sanity check is left; the epoch's mean is that of all its batches.
+    assert found == [{}, {"put": 2, "validated": 1, "own": 1}, {"put": 5, "validated": 1, "own": 1}]
+    assert (stopping.stopped_epoch, float(stopping.best_score)) == (1, 2)
+    assert set(logger.steps) == {"own", "epoch"}, "loggers are told elsewhere"
 
 
 def test_loaders_that_were_handed_over_and_their_states(tmp_path: Path) -> None:

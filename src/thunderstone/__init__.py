@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thunderstone.discovery import create, methods, strategies, strategy
 from thunderstone.errors import (
+    ApiVersionError,
     ArgumentError,
     BrokenPluginError,
     CompositionError,
@@ -22,7 +23,7 @@ from thunderstone.errors import (
     UnknownNameError,
     UnsupportedSettingError,
 )
-from thunderstone.markers import hookimpl
+from thunderstone.markers import API_VERSION, ContractWarning, hookimpl
 from thunderstone.specs import MethodSpec, Reference, StrategySpec
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from thunderstone.attachment.method import Method
     from thunderstone.attachment.objective import ObjectiveStep
     from thunderstone.attachment.rounds import Round
+    from thunderstone.progress.phase import Phase
     from thunderstone.resume import ExactResume
-    from thunderstone.tracking.records import Artifact, Record, Table
+    from thunderstone.tracking.records import Artifact, Histogram, Record, Table
 
 __version__ = "0.1.0"
 
@@ -45,24 +47,30 @@ _LAZY = {
     "LossStep": "thunderstone.attachment.loss_terms",
     "Masks": "thunderstone.attachment.masks",
     "ObjectiveStep": "thunderstone.attachment.objective",
+    "Phase": "thunderstone.progress.phase",
     "Round": "thunderstone.attachment.rounds",
     "UpdatePlan": "thunderstone.attachment.gradient_step",
     "UpdateStep": "thunderstone.attachment.gradient_step",
     "ExactResume": "thunderstone.resume",
     "Artifact": "thunderstone.tracking.records",
+    "Histogram": "thunderstone.tracking.records",
     "Record": "thunderstone.tracking.records",
     "Table": "thunderstone.tracking.records",
 }
 
 __all__ = [
+    "API_VERSION",
+    "ApiVersionError",
     "ArgumentError",
     "Artifact",
     "BrokenPluginError",
     "CompositionError",
+    "ContractWarning",
     "DataView",
     "DiscoveryError",
     "ExactResume",
     "GradientStep",
+    "Histogram",
     "HookError",
     "LossStep",
     "Masks",
@@ -70,6 +78,7 @@ __all__ = [
     "MethodSpec",
     "NameConflictError",
     "ObjectiveStep",
+    "Phase",
     "Record",
     "Reference",
     "ResumeError",

@@ -48,7 +48,18 @@ def finite(
 
 
 def whole(method: str, argument: str, value: object, hint: str, *, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`, or ArgumentError."""
+    """`value` as an int of at least `minimum`.
+
+    Args:
+        method: Whose argument it is, for messages.
+        argument: Its name.
+        value: What was given.
+        hint: What to pass instead.
+        minimum: The smallest allowed.
+
+    Raises:
+        ArgumentError: It is no whole number, or smaller.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ArgumentError(method, argument, value, f"it must be a whole number, not {type(value).__name__}", hint)
     if value < minimum:
@@ -57,14 +68,34 @@ def whole(method: str, argument: str, value: object, hint: str, *, minimum: int 
 
 
 def flag(method: str, argument: str, value: object, hint: str) -> bool:
-    """`value` as a bool, or ArgumentError: a string such as ``"false"`` would count as true."""
+    """`value` as a bool: a string such as ``"false"`` would count as true.
+
+    Args:
+        method: Whose argument it is, for messages.
+        argument: Its name.
+        value: What was given.
+        hint: What to pass instead.
+
+    Raises:
+        ArgumentError: It is no bool.
+    """
     if not isinstance(value, bool):
         raise ArgumentError(method, argument, value, f"it must be True or False, not {type(value).__name__}", hint)
     return value
 
 
 def one_of(method: str, argument: str, value: object, known: Iterable[str]) -> str:
-    """`value`, one of the `known` names, or ArgumentError with the nearest name."""
+    """`value`, one of the `known` names.
+
+    Args:
+        method: Whose argument it is, for messages.
+        argument: Its name.
+        value: What was given.
+        known: The names there are.
+
+    Raises:
+        ArgumentError: It is none of them; the message has the nearest.
+    """
     names = sorted(known)
     if not isinstance(value, str) or value not in names:
         raise ArgumentError(method, argument, value, "there is no such choice", suggestion(str(value), names))
@@ -73,6 +104,11 @@ def one_of(method: str, argument: str, value: object, known: Iterable[str]) -> s
 
 def captured(method: str, output: object, call: object) -> None:
     """Check the two arguments of methods that capture an output: which module's, and which of its calls.
+
+    Args:
+        method: Whose arguments they are, for messages.
+        output: The name of a submodule, or None for the module's own forward.
+        call: The number of the call, or None for the last.
 
     Raises:
         ArgumentError: `output` is neither a name nor None, or `call` is neither a whole number nor None.

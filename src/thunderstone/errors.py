@@ -11,13 +11,23 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate a typo most probably stands for, or None when nothing is close."""
+    """The candidate a typo most probably stands for, or None when nothing is close.
+
+    Args:
+        name: What was typed.
+        candidates: The names there are.
+    """
     matches = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
 def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """`Did you mean 'x'?` where something is close, otherwise the sorted candidates."""
+    """`Did you mean 'x'?` where something is close, otherwise the sorted candidates.
+
+    Args:
+        name: What was typed.
+        candidates: The names there are.
+    """
     known = sorted(candidates)
     close = nearest(name, known)
     if close is not None:
@@ -126,6 +136,22 @@ class NameConflictError(DiscoveryError):
 
 class BrokenPluginError(DiscoveryError):
     """A plug-in could not be loaded, and something of it was asked for (or THUNDERSTONE_STRICT is set)."""
+
+
+class ApiVersionError(DiscoveryError):
+    """A plug-in was written for another contract than this host's.
+
+    Args:
+        reason: What does not fit.
+        hint: What to do about it.
+    """
+
+    def __init__(self, reason: str, hint: str) -> None:
+        self.reason, self.hint = reason, hint
+        super().__init__(f"{reason}. HINT: {hint}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason, self.hint)
 
 
 class HookError(DiscoveryError):

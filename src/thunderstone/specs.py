@@ -17,6 +17,10 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 def load_target(owner: str, target: str) -> Any:
     """Import ``"package.module:attribute"`` and return the attribute.
 
+    Args:
+        owner: Who points there, for messages.
+        target: ``"package.module:attribute"``; the attribute may have dots.
+
     Raises:
         BrokenPluginError: The import failed; the message names `owner` and the cause.
     """
@@ -25,10 +29,13 @@ def load_target(owner: str, target: str) -> Any:
         value: Any = import_module(module_name)
         for part in attribute.split("."):
             value = getattr(value, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # Only now: a message is worth some milliseconds, every import is not.
+        from thunderstone.discovery.missing_modules import what_to_install_for
+
+        hint = what_to_install_for(error, module_name) or "`thunderstone doctor` shows versions and failures"
         raise BrokenPluginError(
-            f"{owner} points to {target!r}, which cannot be imported: {type(error).__name__}: {error}. "
-            "HINT: `thunderstone doctor` shows versions and failures of every plug-in."
+            f"{owner} points to {target!r}, which cannot be imported: {type(error).__name__}: {error}. HINT: {hint}"
         ) from error
     return value
 
@@ -46,7 +53,14 @@ def _check_summary(owner: str, summary: object) -> None:
 
 @dataclass(frozen=True)
 class Reference:
-    """The publication a method or strategy comes from."""
+    """The publication a method or strategy comes from.
+
+    Attributes:
+        title: As it was published.
+        authors: Family names, separated by commas.
+        year: Of the version that is followed.
+        url: Where it is read.
+    """
 
     title: str
     authors: str
@@ -64,6 +78,9 @@ class MethodSpec:
         family: The family it belongs to, e.g. ``"sharpness"``.
         summary: One line.
         reference: Where it was published, if it was.
+        conformance: ``"package.module:attribute"``, a `thunderstone.testing.Subject` or a callable without
+            arguments that returns one: what `thunderstone check` and the method's tests run the rules on.
+            Imported by them alone. None: the kit's own settings.
     """
 
     name: str
@@ -71,16 +88,25 @@ class MethodSpec:
     family: str
     summary: str
     reference: Reference | None = None
+    conformance: str | None = None
 
     def __post_init__(self) -> None:
         _check("MethodSpec", "name", self.name, _NAME, "'sam' (lower case letters, digits, underscores)")
         _check("MethodSpec", "target", self.target, _TARGET, "'package.module:Class'")
         _check("MethodSpec", "family", self.family, _NAME, "'sharpness' (lower case letters, digits, underscores)")
         _check_summary("MethodSpec", self.summary)
+        if self.conformance is not None:
+            _check("MethodSpec", "conformance", self.conformance, _TARGET, "'package.conformance:SUBJECT'")
 
     def load(self) -> Any:
         """The method's class. Raises BrokenPluginError when its module cannot be imported."""
         return load_target(f"method {self.name!r}", self.target)
+
+    def load_conformance(self) -> Any:
+        """What `conformance` names, or None. Raises BrokenPluginError when its module cannot be imported."""
+        if self.conformance is None:
+            return None
+        return load_target(f"the conformance subject of method {self.name!r}", self.conformance)
 
 
 @dataclass(frozen=True)

@@ -91,14 +91,24 @@ def _shard_groups(tensor: Tensor, group: dist.ProcessGroup | None) -> tuple[dist
 
 @torch.no_grad()
 def copy_into(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy values in place; storage pointers stay, so CUDA graphs and optimizers keep working."""
+    """Copy values in place; storage pointers stay, so CUDA graphs and optimizers keep working.
+
+    Args:
+        targets: What is written to.
+        sources: Parallel to `targets`, of the same shapes.
+    """
     if targets:
         torch._foreach_copy_([local(target) for target in targets], [local(source) for source in sources])
 
 
 @torch.no_grad()
 def add_into(targets: Sequence[Tensor], deltas: Sequence[Tensor]) -> None:
-    """``target += delta`` in place, element by element of the two lists; a delta may be sparse."""
+    """``target += delta`` in place, for each pair of the two lists.
+
+    Args:
+        targets: What is added to.
+        deltas: Parallel to `targets`, of the same shapes; may be sparse.
+    """
     pairs = [(local(target), local(delta)) for target, delta in zip(targets, deltas, strict=True)]
     dense = [(target, delta) for target, delta in pairs if not delta.is_sparse]
     if dense:

@@ -99,7 +99,9 @@ class Tracing(Callback):
 
     def _note(self, hook: str, running: Trainer, *more: Any) -> None:
         rates = [group["lr"] for optimizer in running.optimizers for group in optimizer.param_groups]
-        shown = {key: float(value) for key, value in running.callback_metrics.items()}
+        # What the method reports is there as well, and no fresh fit has it.
+        metrics = running.callback_metrics.items()
+        shown = {key: float(value) for key, value in metrics if not key.startswith(f"{Tickets.name}/")}
         counts = (running.current_epoch, running.global_step, running.num_training_batches, running.should_stop)
         self.rounds[-1].append((hook, counts, rates, shown, running.sanity_checking, *more))
 

@@ -10,10 +10,11 @@ from importlib.metadata import entry_points
 import pytest
 
 import thunderstone
+from thunderstone.cli import doctor
 from thunderstone.cli.docstrings import parse_docstring
 from thunderstone.cli.listing import citation
 from thunderstone.cli.main import COMMANDS, main
-from thunderstone.discovery import refresh
+from thunderstone.discovery import PluginRecord, Registry, refresh, registry
 from thunderstone.specs import Reference
 
 
@@ -131,6 +132,7 @@ def test_list_as_json_has_the_documented_keys(says):
         "version": "1.0",
         "state": "ok",
         "reason": None,
+        "hint": None,
     }
     assert document["conflicts"] == []
 
@@ -156,7 +158,8 @@ def test_list_shows_what_is_not_there_and_why(says, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     code, output, _ = says("list")
     assert code == 0
-    assert "failed  plug-in 'shattered' (shattered 0.3): ImportError: libshatter.so is [missing]\n" in output
+    hint = "HINT: fix or uninstall shattered, or set THUNDERSTONE_DISABLE=shattered"
+    assert f"failed  plug-in 'shattered' (shattered 0.3): ImportError: libshatter.so is [missing]. {hint}\n" in output
     assert "disabled  plug-in 'sleeper' (sleeper 1.0): THUNDERSTONE_DISABLE names 'sleeper'\n" in output
     assert re.search(r"conflict  The method name 'stateful' is claimed by marking 1.0 .* and rival 2.0", output)
     assert "unknown  THUNDERSTONE_DISABLE names 'slepper', which is no plug-in. Did you mean 'sleeper'?\n" in output
@@ -276,9 +279,12 @@ def test_doctor_says_when_everything_works(says, monkeypatch):
 
 @pytest.mark.usefixtures("trouble")
 def test_doctor_finds_what_is_broken(says, monkeypatch):
+    monkeypatch.setenv("THUNDERSTONE_IMPORT_TIMEOUT", "soon")
     code, output, _ = says("doctor")
     assert code == 1
     for line in (
+        r"  note   THUNDERSTONE_IMPORT_TIMEOUT: soon",
+        r"  note   THUNDERSTONE_IMPORT_TIMEOUT: it is no number of seconds, so 10 is used",
         r"  ok     python: 3\.\d+",
         r"  ok     torch: \d",
         r"  ok     lightning: \d",
@@ -320,6 +326,24 @@ def test_doctor_finds_a_requirement_that_is_not_met(says, marked_shell):
     assert re.search(
         r"needs torch>=99, and \S+ is installed; needs not-there-at-all, which is not installed$", found[1]
     )
+
+
+@pytest.mark.usefixtures("marking")
+def test_doctor_notes_another_version_of_the_host_where_the_contract_fits(marked_shell):
+    information = marked_shell.site / "marking-1.0.dist-info" / "METADATA"
+    information.write_text(information.read_text() + "Requires-Dist: thunderstone==0.0.7\n")
+    found = {finding.subject: finding for finding in doctor._versions(registry())}
+    assert (found["marking"].state, found["marking"].detail) == (
+        "note",
+        f"1.0; needs thunderstone==0.0.7, and {thunderstone.__version__} is installed; the contract it was written for "
+        "fits all the same",
+    )
+
+
+def test_doctor_notes_what_a_plugin_uses_that_is_going_to_leave_the_contract():
+    record = PluginRecord("fam", "fam.plugin", "fam-package", "1.0", deprecated=("the hook 'x' leaves it",))
+    found = [(each.state, each.detail) for each in doctor._plugins(Registry([record]))]
+    assert found == [("ok", "0 methods, 0 strategies"), ("note", "the hook 'x' leaves it")]
 
 
 @pytest.mark.usefixtures("marking")

@@ -108,6 +108,7 @@ PLAIN = ["compare", "--metric", "val_acc", "--setting", "plain"]
         ([*PLAIN, "train.py"], "compare: it needs two settings or more"),
         ([*PLAIN, "--setting", "marc", "train.py"], "There is no method named 'marc'"),
         ([*PLAIN, "--setting", "sam", "--launcher", "slurm", "train.py"], "there is no launcher 'slurm'"),
+        ([*PLAIN, "--setting", "sam", "--launcher", "ray:gpu=1", "train.py"], "ray has no option 'gpu'"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_runs(arguments, message, capsys, tmp_path):

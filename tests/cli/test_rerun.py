@@ -124,6 +124,17 @@ def test_what_cannot_be_repeated_is_refused(recorded, capfd, facts, message):
     assert message in capfd.readouterr().err
 
 
+def test_a_folder_of_several_runs_is_answered_with_their_names(recorded, tmp_path, capsys):
+    for number in range(10):
+        recorded({"a": 1.0}, {"a": 1.0}).rename(tmp_path / f"seed {number}")
+    assert main(["rerun", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "It holds 10 runs. HINT: repeat one of them:" in said
+    assert f"thunderstone rerun '{tmp_path}/seed 0'\n" in said
+    assert "seed 8" not in said
+    assert "… and 2 more" in said
+
+
 def test_a_place_without_a_record_is_refused(tmp_path, capsys):
     assert main(["rerun", str(tmp_path)]) == 2
     assert "there is no run.json at" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from thunderstone.comparison.compare import compare
-from thunderstone.comparison.launchers import Ended, Job
+from thunderstone.comparison.launchers import Ended, Job, LocalLauncher
 from thunderstone.comparison.request import Request
 from thunderstone.comparison.settings import Setting
 from thunderstone.tracking.provenance import this_process
@@ -27,12 +27,14 @@ SAM = Setting("sam:rho=0.1", ("sam:rho=0.1",), {"sam": {"rho": 0.1}})
 
 @dataclass
 class Run:
-    """What a run leaves: metrics, exit code, standard error; and how often it is asked before it has ended."""
+    """What a run leaves: metrics, exit code, standard error; how often it is asked before it begins, and has ended."""
 
     metrics: dict[str, float] | None = None
-    exit_code: int = 0
+    exit_code: int | None = 0
     stderr: str = ""
+    reason: str = ""
     polls: int = 0
+    waits: int = 0
     seconds: float = 2.0
     passes: int = 10
     seeds_overridden: list[int] = field(default_factory=list)
@@ -43,7 +45,12 @@ class Pretended:
 
     def __init__(self, run: Run, launcher: PretendingLauncher) -> None:
         self.run, self.launcher, self.left = run, launcher, run.polls
-        self.process = {**this_process(), "began": -1}  # a process that is gone
+        self.waits = run.waits
+
+    @property
+    def process(self) -> dict[str, Any] | None:
+        self.waits -= 1
+        return {**this_process(), "began": -1} if self.waits < 0 else None  # a process that is gone
 
     def poll(self) -> Ended | None:
         if self.left < 0:
@@ -52,7 +59,8 @@ class Pretended:
             self.left -= 1
             return None
         self.launcher.active -= 1
-        return Ended(self.run.exit_code, 3.0, 2.5)
+        known = (3.0, 2.5) if self.run.exit_code is not None else (None, None)
+        return Ended(self.run.exit_code, *known, reason=self.run.reason)
 
     def interrupt(self) -> None:
         self.launcher.stopped.append("interrupt")
@@ -61,10 +69,11 @@ class Pretended:
         self.launcher.stopped.append("stop")
 
 
-class PretendingLauncher:
+class PretendingLauncher(LocalLauncher):
     """Plays back what `script` says a run with this setting and seed leaves."""
 
     def __init__(self, script: Callable[[str, int], Run]) -> None:
+        super().__init__()
         self.script = script
         self.jobs: list[Job] = []
         self.started: list[tuple[str, int]] = []
@@ -122,15 +131,17 @@ class Comparing:
         jobs: int = 2,
         terminal: bool = False,
         figure: bool = False,
+        width: int = 100,
+        guessed: bool = False,
     ) -> int:
         stream = io.StringIO()
         self.launcher = PretendingLauncher(script)
-        request = Request(settings, range(seeds), metric, "max", None, arguments, self.folder / "out")
+        request = Request(settings, range(seeds), metric, "max", None, arguments, self.folder / "out", guessed)
         # Drawing takes longer than everything else.
         drawing = nullcontext() if figure else patch("thunderstone.comparison.compare.draw")
         try:
             with drawing:
-                return compare(request, self.launcher, jobs, Console(file=stream, width=100, force_terminal=terminal))
+                return compare(request, self.launcher, jobs, Console(file=stream, width=width, force_terminal=terminal))
         finally:
             self.text = stream.getvalue()
 

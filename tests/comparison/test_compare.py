@@ -12,6 +12,7 @@ from PIL import Image
 from pretended_runs import PLAIN, SAM, Run, accuracies
 
 from thunderstone.comparison.settings import Setting
+from thunderstone.comparison.table import broken
 from thunderstone.errors import RequestError
 from thunderstone.tracking import provenance
 from thunderstone.tracking.run_record import RunRecord, read_record
@@ -315,10 +316,85 @@ def test_a_record_that_cannot_be_closed_hides_nothing(comparing, monkeypatch):
 
 
 def test_where_there_is_no_terminal_the_name_of_a_setting_is_in_one_line(comparing):
-    long = Setting("sam:rho=0.1,eta=0.01,adaptive=true,interval=2+saf", ("sam:rho=0.1",), {})
+    long = Setting("sam:rho=0.1,eta=0.01,adaptive=true,interval=2+svrg:skip=[bold,head]", ("sam:rho=0.1",), {})
     comparing(settings=(PLAIN, long))
     assert long.label in comparing.text
     assert long.label in (comparing.output / "comparison.md").read_text()
+
+
+def test_a_narrow_terminal_breaks_a_setting_between_its_arguments(comparing, monkeypatch):
+    long = Setting("sam:rho=0.05,eta=0.01,adaptive=true,interval=2+saf:start_epoch=5", ("sam:rho=0.1",), {})
+
+    def failing(setting, seed):
+        return Run(exit_code=1, stderr="no luck\n") if seed == 2 else accuracies(setting, seed)
+
+    comparing(failing, settings=(PLAIN, long), seeds=3, terminal=True, width=80)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", comparing.text)
+    rows = plain[plain.index("Setting ") :].partition("val_acc at the end")[0].splitlines()
+    assert max(len(row) for row in rows) <= 80
+    begin = next(number for number, row in enumerate(rows) if row.startswith(" sam"))
+    parts = [part for row in rows[begin:] if (part := row[1:].split(" ")[0])]
+    assert "".join(parts) == long.label
+    assert all(part.endswith((",", "+", ":")) for part in parts[:-1])
+    assert any("1 failed" in row for row in rows)
+
+
+def test_a_terminal_that_is_too_narrow_for_that_shows_settings_below_the_table(comparing):
+    label = "sam:rho=0.05,eta=0.01,adaptive=true,interval=2+saf:start_epoch=5"
+    long = Setting(label, ("sam:rho=0.1",), {})
+    comparing(settings=(PLAIN, long), seeds=3, terminal=True, width=56)
+    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", comparing.text)
+    assert re.search(r"^ plain +0.6 ± 0.1 ", said, re.MULTILINE)
+    assert re.search(r"^ \[1\] +0.7 ± 0.1 ", said, re.MULTILINE)
+    below = [line.rstrip() for line in said.splitlines()]
+    assert below[below.index("[1] sam:rho=0.05,eta=0.01,adaptive=true,interval=2+saf:") + 1] == "start_epoch=5"
+    comparing(settings=(PLAIN, long), seeds=3, terminal=True, width=20)
+    assert "0.7 ± 0.1" in comparing.text, "the table is wider than the terminal, and whole"
+
+
+@pytest.mark.parametrize("width", [12, 20, 24, 80])
+def test_a_setting_is_only_broken_where_a_word_ends(width):
+    label = "hyperfit:target_loss=0.0001,subset=[1,2]+a_name_that_is_much_longer_than_any_line:x=1"
+    parts = broken(label, width)
+    assert "".join(parts) == label
+    assert all(part[-1] in ":,+=" for part in parts[:-1])
+    assert [part for part in parts if len(part) > width] == (
+        ["a_name_that_is_much_longer_than_any_line:"] if width < 41 else []
+    )
+
+
+# -- runs that wait, and runs that are lost ----------------------------------------------------------------------------
+
+
+def test_a_run_that_was_lost_is_told_of_with_what_its_launcher_knows(comparing):
+    def lost(setting, seed):
+        return Run(exit_code=None, reason="WorkerCrashedError: gone") if seed == 0 else accuracies(setting, seed)
+
+    assert comparing(lost, seeds=2) == 1
+    assert "plain, seed 0 failed (WorkerCrashedError: gone)" in comparing.text
+    first = lines(comparing)[0]
+    assert (first["exit_code"], first["status"], first["wall_seconds"]) == (None, "failed", None)
+    record = read_record(comparing.output / "runs/plain/seed0/run.json")
+    assert (record["status"], record["reason"], record["wall_seconds"]) == ("failed", "WorkerCrashedError: gone", None)
+
+
+def test_a_run_that_waits_in_a_queue_begins_when_it_has_a_process(comparing, monkeypatch):
+    monkeypatch.setattr("thunderstone.comparison.schedule._POLL_SECONDS", 0)
+    assert comparing(lambda *run: Run({"val_acc": 1.0}, polls=4, waits=2), seeds=1, terminal=True) == 0
+    records = [read_record(path) for path in comparing.output.glob("runs/*/*/run.json")]
+    assert [record["process"]["began"] for record in records] == [-1, -1]
+
+
+def test_ctrl_c_leaves_nothing_of_a_run_that_never_began(comparing, monkeypatch):
+    monkeypatch.setattr("thunderstone.comparison.schedule._POLL_SECONDS", 0)
+
+    def waiting(setting, seed):
+        return (
+            Run(polls=-1) if (setting, seed) == ("sam:rho=0.1", 1) else Run({"val_acc": 0.5}, polls=9, waits=seed * 99)
+        )
+
+    assert comparing(waiting, jobs=4) == 130
+    assert sorted(path.name for path in comparing.output.glob("runs/plain/*")) == ["seed0"]
 
 
 # -- what is said of seeds ---------------------------------------------------------------------------------------------
@@ -338,3 +414,20 @@ def test_a_script_that_seeds_itself_is_told_of(comparing):
 def test_seeds_that_change_nothing_are_told_of(comparing):
     comparing(lambda setting, seed: Run({"val_acc": 0.5}))
     assert "Every seed of plain gave the same value" in " ".join(comparing.text.split())
+
+
+def test_a_single_seed_has_no_spread(comparing):
+    comparing(seeds=1)
+    said = " ".join(comparing.text.split())
+    assert "of 1 seed, so there is no spread" in said
+    assert "±" not in said
+    assert "±" not in (comparing.output / "comparison.md").read_text()
+
+
+def test_what_was_taken_for_better_is_said_where_nothing_tells(comparing):
+    comparing(guessed=True)
+    said = " ".join(comparing.text.split())
+    assert "does not say whether larger or smaller is better: larger was taken, and --mode min takes the other" in said
+    assert json.loads((comparing.output / "comparison.json").read_text())["mode_guessed"] is True
+    comparing()
+    assert "does not say" not in comparing.text

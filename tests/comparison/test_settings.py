@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thunderstone.comparison.request import better
 from thunderstone.comparison.settings import Setting, parse_setting, parse_settings
 from thunderstone.errors import ArgumentError, CompositionError, RequestError, UnknownNameError
 
@@ -71,11 +70,3 @@ def test_different_settings_have_different_folders_that_are_names(labels):
     folders = [Setting(label, (), {}).folder for label in labels]
     assert len(set(folders)) == len(labels)
     assert all("/" not in folder and folder not in (".", "..") for folder in folders)
-
-
-@pytest.mark.parametrize(
-    ("mode", "metric", "expected"),
-    [(None, "val_acc", "max"), (None, "Val/Loss", "min"), (None, "rmse", "min"), ("max", "val_loss", "max")],
-)
-def test_what_is_better_is_guessed_from_the_name_unless_it_is_said(mode, metric, expected):
-    assert better(mode, metric) == expected

@@ -45,7 +45,7 @@ METHOD = "MethodSpec('m', 'a:B', 'f', 's')"
         ),
         (
             "def thunderstone_methods():\n    return []\n",
-            "not marked as one. HINT: put @thunderstone.hookimpl above it",
+            "thunderstone_methods looks like a hook but is not marked as one",
         ),
         ("VERSION = 1", "it implements no hook"),
         (HEAD + "@hookimpl\ndef thunderstone_methods(config):\n    return []\n", "config"),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import runpy
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 METHODS = ["plain", "SAM", "ASAM", "SAF", "MESA", "GradientNorm"]
@@ -38,47 +34,33 @@ class Run:
         return [rows[0], *rows[2:]]
 
 
-def short_run(name: str, folder: Path) -> Run:
-    # What is quiet for users must be: the suite's own settings silence W&B.
-    environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_SILENT", "WANDB_MODE")}
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", "--fast", "--output", folder],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for noise in ("Warning", "GPU available", "wandb:"):
-        assert noise not in done.stderr + done.stdout
-    return Run(name, folder, done.stdout, json.loads((folder / f"{name}.json").read_text()))
+@pytest.fixture
+def run(short_run: Callable[[str, Path], str], tmp_path: Path) -> Callable[[str], Run]:
+    """Runs an example by its name."""
+
+    def of(name: str) -> Run:
+        printed = short_run(name, tmp_path)
+        return Run(name, tmp_path, printed, json.loads((tmp_path / f"{name}.json").read_text()))
+
+    return of
 
 
-def check_output(run: Run) -> None:
+def check_output(run: Run, shows_something: Callable[[Path], None]) -> None:
     """What holds for every example: a table, a figure that shows something, and one tracked run each."""
     header, *rows = run.table
     assert [row[0] for row in rows] == list(dict.fromkeys(one["setting"] for one in run.runs))
     assert all(len(row) == len(header) for row in rows)
     assert all(row[0] in run.console for row in rows)
-    assert str(run.folder) in run.console.replace("\n", "")
-
-    pixels = imread(run.folder / f"{run.name}.png")[..., :3]
-    assert pixels.shape[0] > 500
-    assert pixels.shape[1] > 1000
-    assert 0.005 < (pixels.mean(-1) < 0.9).mean() < 0.5
-    # Lines in colour, not axes alone.
-    assert (np.ptp(pixels, axis=-1) > 0.3).mean() > 0.001
-
+    shows_something(run.folder / f"{run.name}.png")
     folders = list((run.folder / "wandb").glob("offline-run-*"))
     assert len(folders) == len(run.runs)
     assert all(list(folder.glob("run-*.wandb")) for folder in folders)
 
 
 @pytest.mark.slow
-def test_label_noise(tmp_path: Path) -> None:
-    label_noise = short_run("label_noise", tmp_path)
-    check_output(label_noise)
+def test_label_noise(run: Callable[[str], Run], shows_something: Callable[[Path], None]) -> None:
+    label_noise = run("label_noise")
+    check_output(label_noise, shows_something)
     header, *rows = label_noise.table
     assert header == ["setting", "0% wrong", "40% wrong", "sharpness", "λmax", "time a step"]
     assert [row[0] for row in rows] == METHODS
@@ -102,9 +84,9 @@ def test_label_noise(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ignite_surrogate(tmp_path: Path) -> None:
-    ignite_surrogate = short_run("ignite_surrogate", tmp_path)
-    check_output(ignite_surrogate)
+def test_ignite_surrogate(run: Callable[[str], Run], shows_something: Callable[[Path], None]) -> None:
+    ignite_surrogate = run("ignite_surrogate")
+    check_output(ignite_surrogate, shows_something)
     header, *rows = ignite_surrogate.table
     assert header[0] == "setting"
     assert [row[0] for row in rows] == ["plain", "IGNITE", "IGNITE, strong"]
@@ -123,19 +105,13 @@ def test_ignite_surrogate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "arguments", "message"),
     [
-        (["label_noise.py", "--data", "nowhere"], "no t10k-images-idx3-ubyte.gz and no t10k-labels-idx1-ubyte.gz in"),
-        (["label_noise.py", "--seeds", "0"], "0 is less than 1"),
-        (["label_noise.py", "--noise", "0.2", "40"], "40.0 is no share of the labels"),
-        (["ignite_surrogate.py", "--epochs", "-3"], "-3 is less than 1"),
+        ("label_noise", ["--data", "nowhere"], "no t10k-images-idx3-ubyte.gz and no t10k-labels-idx1-ubyte.gz in"),
+        ("label_noise", ["--seeds", "0"], "0 is less than 1"),
+        ("label_noise", ["--noise", "0.2", "40"], "40.0 is no share of the labels"),
+        ("ignite_surrogate", ["--epochs", "-3"], "-3 is less than 1"),
     ],
 )
-def test_bad_requests(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(EXAMPLES / arguments[0]), run_name="__main__")
-    assert exit_.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+def test_bad_requests(name: str, arguments: list[str], message: str, refusal: Callable[[str, list[str]], str]) -> None:
+    assert message in refusal(name, arguments)

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from matplotlib.image import imread
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grpo_arithmetic.py"
 SETTINGS = ["imitation", "GRPO", "GRPO + unlikeliness", "GRPO, random rewards", "GRPO, inverted rewards"]
 
 
-def short_run(folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, "--fast", "--output", folder],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for noise in ("Warning", "GPU available"):
-        assert noise not in done.stderr + done.stdout
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_grpo_arithmetic(tmp_path: Path) -> None:
-    printed = short_run(tmp_path)
-    assert str(tmp_path) in printed.replace("\n", "")
+def test_grpo_arithmetic(
+    short_run: Callable[[str, Path], str], shows_something: Callable[[Path], None], tmp_path: Path
+) -> None:
+    short_run("grpo_arithmetic", tmp_path)
     written = tmp_path / "grpo_arithmetic.json"
     outcomes: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
     assert [outcome["setting"] for outcome in outcomes] == SETTINGS
@@ -48,13 +33,13 @@ def test_grpo_arithmetic(tmp_path: Path) -> None:
         assert len(outcome["rewards"]) == (0 if outcome["setting"] == "imitation" else 2)
     lines = (tmp_path / "grpo_arithmetic.md").read_text(encoding="utf-8").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == SETTINGS
-    pixels = imread(tmp_path / "grpo_arithmetic.png")[..., :3]
-    assert pixels.shape[0] > 400
-    assert 0.003 < (pixels.mean(-1) < 0.9).mean() < 0.6
+    shows_something(tmp_path / "grpo_arithmetic.png")
 
     # Begun again, it does only what is missing, and comes to the same numbers.
     written.write_text(json.dumps(outcomes[:-1]))
-    assert len([line for line in short_run(tmp_path).splitlines() if line.startswith("seed 0, ")]) == 1
+    assert (
+        len([line for line in short_run("grpo_arithmetic", tmp_path).splitlines() if line.startswith("seed 0, ")]) == 1
+    )
     again = json.loads(written.read_text(encoding="utf-8"))
     assert [{**one, "seconds": 0} for one in again] == [{**one, "seconds": 0} for one in outcomes]
 

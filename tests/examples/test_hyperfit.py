@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import runpy
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.image import imread
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def short_run(name: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """What the short form wrote to its file of numbers, and what it printed."""
-    # What is quiet for users must be: the suite's own settings silence W&B.
-    environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_SILENT", "WANDB_MODE")}
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", "--fast", "--output", folder],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for noise in ("Warning", "GPU available", "wandb:"):
-        assert noise not in done.stderr + done.stdout
-    assert str(folder) in done.stdout.replace("\n", "")
-    pixels = imread(folder / f"{name}.png")[..., :3]
-    assert pixels.shape[0] > 400
-    assert pixels.shape[1] > 1000
-    assert 0.003 < (pixels.mean(-1) < 0.9).mean() < 0.6
-    (tracked,) = (folder / "wandb").glob("offline-run-*")
-    assert list(tracked.glob("run-*.wandb"))
-    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return found, done.stdout
+@pytest.fixture
+def run(
+    short_run: Callable[[str, Path], str], shows_something: Callable[[Path], None], tmp_path: Path
+) -> Callable[[str], tuple[dict[str, Any], str]]:
+    """Runs an example by its name; gives what it wrote to its file of numbers, and what it printed."""
+
+    def of(name: str) -> tuple[dict[str, Any], str]:
+        printed = short_run(name, tmp_path)
+        shows_something(tmp_path / f"{name}.png")
+        (tracked,) = (tmp_path / "wandb").glob("offline-run-*")
+        assert list(tracked.glob("run-*.wandb"))
+        return json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")), printed
+
+    return of
 
 
 def table_of(path: Path) -> list[list[str]]:
@@ -54,8 +40,8 @@ def table_of(path: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_hyperfit(tmp_path: Path) -> None:
-    found, printed = short_run("hyperfit", tmp_path)
+def test_hyperfit(run: Callable[[str], tuple[dict[str, Any], str]], tmp_path: Path) -> None:
+    found, printed = run("hyperfit")
     rows = {one["setting"]: one for one in found["rows"]}
     assert list(rows) == [
         "before, greedy", "before, top-p 0.9", "before, entropy-matched temperature", "after, greedy",
@@ -88,8 +74,8 @@ def test_hyperfit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hyperfit_images(tmp_path: Path) -> None:
-    found, _ = short_run("hyperfit_images", tmp_path)
+def test_hyperfit_images(run: Callable[[str], tuple[dict[str, Any], str]], tmp_path: Path) -> None:
+    found, _ = run("hyperfit_images")
     rows = {one["completing"]: one for one in found["rows"]}
     assert [row[0] for row in table_of(tmp_path / "hyperfit_images.md")[1:]] == list(rows)
     itself = rows["the digits themselves"]
@@ -103,9 +89,5 @@ def test_hyperfit_images(tmp_path: Path) -> None:
     assert not found["reached"]
 
 
-def test_a_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["hyperfit.py", "--data", "nowhere.txt"])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(EXAMPLES / "hyperfit.py"), run_name="__main__")
-    assert exit_.value.code == 2
-    assert "there is no file nowhere.txt; give a text in UTF-8" in " ".join(capsys.readouterr().err.split())
+def test_a_file_that_is_not_there(refusal: Callable[[str, list[str]], str]) -> None:
+    assert "there is no file nowhere.txt; give a text in UTF-8" in refusal("hyperfit", ["--data", "nowhere.txt"])

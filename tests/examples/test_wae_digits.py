@@ -7,7 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,5 @@ def test_the_penalty_makes_it_a_generator(
     ("arguments", "message"),
     [(["--beside", "nowhere"], "there is no wae_digits.json in nowhere"), (["--code", "0"], "0 is less than 1")],
 )
-def test_bad_requests(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["wae_digits.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
-    assert exit_.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+def test_bad_requests(arguments: list[str], message: str, refusal: Callable[[str, list[str]], str]) -> None:
+    assert message in refusal("wae_digits", arguments)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import re
+import struct
 
 import pytest
 from html_page import Page
+from lightning.pytorch.loggers import TensorBoardLogger
 from report_runs import HOSTILE, make_run
 
 from thunderstone.cli.main import main
 from thunderstone.errors import RequestError
+from thunderstone.report import event_files
+from thunderstone.report.charts import charts, extremes
+from thunderstone.report.model import ShownRun
 from thunderstone.report.page import page
 from thunderstone.report.reading import read
 
@@ -118,6 +123,99 @@ def test_the_metrics_of_a_csv_logger_are_read(tmp_path):
     assert [cell.text for cell in row] == ["lightning_logs/version_0", "unknown", "0.25", "0.125"]
 
 
+def test_beside_a_curve_stand_its_smallest_largest_and_last_value(tmp_path):
+    values = [4.0, 0.25, float("nan"), 9.0, 3.0]
+    make_run(tmp_path / "first", values)
+    make_run(tmp_path / "second", [2.0, float("inf")])
+    make_run(tmp_path / "third", [float("nan")])
+    found = shown(tmp_path)
+    assert [[cell.text for cell in row] for row in found.table("run", "smallest")] == [
+        ["first", "0.25", "1", "9", "3", "3"],
+        ["second", "2", "0", "2", "0", "inf"],
+        ["third", "", "", "", "", "nan"],
+    ]
+
+
+def test_they_are_those_of_all_values_also_where_only_some_are_drawn():
+    curve = [(float(step), 1.0) for step in range(5000)]
+    curve[1234], curve[4321] = (1234.0, -7.0), (4321.0, 7.0)
+    [chart] = charts([ShownRun("run", curves={"loss": curve})])
+    assert chart.thinned
+    assert extremes(chart).rows == [["run", -7.0, 1234.0, 7.0, 4321.0, 1.0]]
+
+
+def test_a_text_is_a_number_only_where_it_is_written_as_one(tmp_path):
+    names = ["007", "1_000", "1e5x", "-7", "12345678901", "0.5123456789", "1e-3", "nan", " 8", "+1", "0x10"]
+    make_run(tmp_path / "run", [1.0])
+    (tmp_path / "run/tables/own.csv").write_text("name,\n" + "".join(f"{name},\n" for name in names))
+    rows = {row[0].text: row[0] for row in shown(tmp_path / "run").table("name")}
+    assert rows.keys() == {*names} - {"0.5123456789", "1e-3"} | {"0.512346", "0.001"}
+    assert {text: cell.sort for text, cell in rows.items() if cell.sort is not None} == {
+        "-7": "-7.0",
+        "12345678901": "12345678901.0",
+        "0.512346": "0.5123456789",
+        "0.001": "0.001",
+    }
+
+
+# -- TensorBoard -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board(tmp_path):
+    """The folder of a TensorBoardLogger, which leaves nothing but its event file."""
+    pytest.importorskip("tensorboardX")
+    logger = TensorBoardLogger(tmp_path / "runs", name="board", version=0)
+    for step in range(5):
+        logger.log_metrics({"loss": 1.0 / (step + 1), "epoch": 0}, step)
+    logger.log_metrics({"acc": 0.5}, 4)
+    logger.experiment.add_histogram("weights", [1.0, 2.0], 4)
+    logger.finalize("success")
+    return tmp_path / "runs"
+
+
+def test_event_files_of_tensorboard_are_read(board):
+    found = shown(board)
+    [row] = found.table("run", "status")
+    assert [cell.text for cell in row] == ["board/version_0", "unknown", "0.5", "0.2"]
+    [path] = found.curve("loss").paths
+    assert len(path) == 5
+    assert {series.curve for series in found.series} == {"acc", "loss"}
+
+
+def test_an_event_file_is_read_as_far_as_it_goes(board):
+    [file] = board.rglob(event_files.PATTERN)
+    whole = file.read_bytes()
+    counts = []
+    for length in range(0, len(whole) + 1, 7):
+        file.write_bytes(whole[:length])
+        curves = {}
+        assert event_files.event_scalars(file, curves) == 0
+        counts.append(len(curves.get("loss", ())))
+    assert counts == sorted(counts)
+    assert {*counts} >= {0, 1, 2, 3, 4}
+    file.write_bytes(whole[: len(whole) // 2].replace(b"loss", b"\xff\xff\xff\xff"))
+    assert event_files.event_scalars(file, {}) > 0, "text that is none is a record that is lost"
+
+
+def test_event_files_that_nothing_can_read_are_told_of(board, monkeypatch):
+    monkeypatch.setattr(event_files, "_messages", lambda: None)
+    found = shown(board)
+    assert found.series == []
+    assert "What is only in TensorBoard's own files is not shown: pip install tensorboardX" in found.text
+
+
+def test_a_scalar_may_be_a_tensor():
+    messages = pytest.importorskip("tensorboardX.proto.summary_pb2")
+    plain = messages.Summary.Value(tag="a", simple_value=0.5)
+    listed, packed, text = (messages.Summary.Value(tag="a") for _ in range(3))
+    listed.tensor.dtype = packed.tensor.dtype = 1
+    listed.tensor.float_val.append(0.5)
+    packed.tensor.tensor_content = struct.pack("<f", 0.5)
+    text.tensor.dtype = 7
+    assert [event_files._number(value) for value in (plain, listed, packed, text)] == [0.5, 0.5, 0.5, None]
+
+
 def test_of_a_curve_in_two_files_the_finer_one_is_drawn(tmp_path):
     make_run(tmp_path / "run", [1.0, 3.0])
     logged = tmp_path / "run/lightning_logs/version_0"
@@ -154,6 +252,21 @@ def test_a_comparison_is_shown_as_one(comparison):
     assert "thunderstone compare 'a b'" in found.text
     assert "1 of 4 runs failed" in found.text
     assert found.text.count("ValueError: no luck") >= 2, "as the reason, and as the end of the log"
+
+
+def test_what_the_table_of_a_comparison_says_of_its_seeds_is_said_here_too(comparison):
+    lines = [json.loads(line) for line in (comparison / "runs.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["seeds_overridden"] = [42]
+        line["metrics"] = {"val_acc": 0.5}
+    (comparison / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    description = json.loads((comparison / "comparison.json").read_text())
+    description.update(mode="max", mode_guessed=True, metric="val_acc")
+    (comparison / "comparison.json").write_text(json.dumps(description))
+    text = shown(comparison).text
+    assert "The script calls seed_everything(42), and got each run's own seed instead." in text
+    assert "Every seed of sam:rho=0.1 gave the same value" in text
+    assert "larger was taken, and --mode min takes the other." in text
 
 
 def test_seeds_of_a_setting_share_a_colour_and_a_box(comparison):

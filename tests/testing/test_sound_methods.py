@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from sound_method import Sound
 
-from thunderstone import ExactResume
-from thunderstone.testing import CHECKS, Subject, check_method, parametrize_with_checks
+from thunderstone.discovery import registry
+from thunderstone.testing import CHECKS, Subject, check_method, parametrize_with_checks, subject_of
 
 SUBJECTS = [
     Subject("sound", Sound, neutral=lambda: Sound(gain=0.0), reference=lambda method: None),
-    Subject("resume", ExactResume, neutral=lambda: ExactResume(enabled=False), changes_weights=False, reports=False),
+    subject_of(registry().method("resume")),
 ]
 
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from thunderstone import Method
 from thunderstone.lightning_private import logging_step
-from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.records import Artifact, Histogram, Record, Table
+from thunderstone.tracking.scalars import taken
 from thunderstone.tracking.tracker import Tracker
 
 # What `Reporting` starts its Tracker with.
@@ -75,7 +76,7 @@ class Reporting(Callback):
     def report(self, name: str, value: Any, within_step: bool = False) -> None:
         assert self.trainer is not None
         step, epoch = logging_step(self.trainer), self.trainer.current_epoch
-        self.trackers[-1].record(Record("sharpened", name, value, step, epoch, within_step))
+        self.trackers[-1].record(Record("sharpened", name, taken(value), step, epoch, within_step))
 
     def _call(self, hook: str) -> None:
         if hook in self.hooks:
@@ -138,6 +139,7 @@ def report_all(folder: Path) -> Reporting:
         reporting.report("flatness", torch.tensor(0.5))
         reporting.report("layers", Table(["layer", "density"], [["a/b", torch.tensor(0.25)], ["Ω, c", None]]))
         reporting.report("spectrum", figure())
+        reporting.report("weights", Histogram(torch.tensor([0.0, 1.0, 1.0, 4.0, math.nan]), bins=4))
         reporting.report("ticket", Artifact(ticket, type="ticket", metadata={"density": 0.2, "bound": math.inf}))
 
     return Reporting(step=lambda r: r.report("norm", 1.5, within_step=True), epoch_end=epoch_end)

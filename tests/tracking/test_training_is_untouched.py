@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from reporting_run import Regression, Reporting, figure, report_all, trainer_for
+from test_tensorboard import scalars_of
 
 import thunderstone.tracking.tracker
 from thunderstone.tracking.records import Artifact, Record, Table
@@ -115,6 +117,26 @@ def test_a_logger_that_recovers_is_written_to_again() -> None:
     assert [step for step, _ in logger.metrics] == list(range(2, 16))
 
 
+def test_of_several_loggers_one_whose_folder_is_gone_for_a_while_is_named(tmp_path: Path) -> None:
+    written, events = CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "events")
+    remote = Remote()
+
+    def step(reporting: Reporting) -> None:
+        folder, at = Path(written.log_dir), reporting.trainer.global_step
+        if at in (3, 6):
+            away = tmp_path / "away"
+            folder.rename(away) if at == 3 else away.rename(folder)
+        reporting.report("norm", float(at), within_step=True)
+
+    with pytest.warns(TrackingWarning, match="CSVLogger could not write sharpened/norm: FileNotFoundError") as warned:
+        trained(Reporting(step=step), logger=[remote, written, events], max_epochs=1)
+    assert len([warning for warning in warned if warning.category is TrackingWarning]) == 1
+    with (Path(written.log_dir) / "metrics.csv").open(newline="") as file:
+        assert [float(row["sharpened/norm"]) for row in csv.DictReader(file)] == list(range(8)), "it kept its rows"
+    assert [metrics["sharpened/norm"] for _, metrics in remote.metrics] == list(range(8))
+    assert [value for _, value in scalars_of(Path(events.log_dir), "sharpened/norm")] == list(range(8))
+
+
 def test_a_wandb_run_that_is_gone_warns_once(tmp_path: Path) -> None:
     import wandb
 
@@ -212,7 +234,8 @@ def test_a_logger_without_a_folder_leaves_the_rest_to_the_runs_folder(tmp_path: 
     logger = Remote()
     trainer_for(report_all(tmp_path / "tickets"), logger=logger, default_root_dir=tmp_path).fit(Regression())
     [run] = (tmp_path / "runs").iterdir()
-    assert {path.name for path in run.iterdir()} == {"run.json", "config.json", "tables", "figures", "artifacts"}
+    kept = {"run.json", "config.json", "tables", "histograms", "figures", "artifacts"}
+    assert {path.name for path in run.iterdir()} == kept
     assert [step for step, metrics in logger.metrics if "sharpened/flatness" in metrics] == [7, 15]
     assert logger.hyperparameters[0]["sharpened"] == {"rho": 0.05, "adaptive": False}
 

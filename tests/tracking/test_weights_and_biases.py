@@ -81,6 +81,12 @@ def test_figures_are_images(run: OfflineRun) -> None:
         assert image.convert("L").getextrema()[0] < 255, "something is drawn"
 
 
+def test_histograms_have_their_intervals(run: OfflineRun) -> None:
+    assert run.series("sharpened/weights") == [
+        (step, {"_type": "histogram", "values": [1, 2, 0, 1], "bins": [0, 1, 2, 3, 4]}) for step in (7, 15)
+    ]
+
+
 def test_artifacts_have_type_metadata_and_files(run: OfflineRun) -> None:
     run_id = run.path.stem.removeprefix("run-")
     tickets = [artifact for artifact in run.artifacts if artifact["type"] == "ticket"]
@@ -154,12 +160,13 @@ def test_checkpoints_are_artifacts_as_the_logger_is_told(
 
 
 @pytest.mark.ddp
-def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+def test_other_ranks_write_nothing_and_have_what_callbacks_monitor(tmp_path: Path) -> None:
     script = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         import torch
+        from lightning.pytorch.callbacks import ModelCheckpoint
         from lightning.pytorch.loggers import WandbLogger
         from reporting_run import Regression, trainer_for
         from thunderstone import Method, Table
@@ -169,12 +176,18 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 
             def on_train_epoch_end(self, trainer, pl_module):
                 self.record("rank", float(trainer.global_rank))
+                self.record("away", abs(trainer.current_epoch - 0.5 * trainer.global_rank))
                 self.record("ranks", Table(["rank"], [[trainer.global_rank]]))
 
         torch.set_num_threads(1)
         here = str(Path(__file__).parent)
         logger = WandbLogger(offline=True, save_dir=here)
-        trainer_for([Saying()], logger=logger, strategy="ddp", devices=2, default_root_dir=here).fit(Regression())
+        keeping = ModelCheckpoint(here, "{{epoch}}", monitor="saying/away", save_on_train_epoch_end=True)
+        settings = dict(logger=logger, strategy="ddp", devices=2, default_root_dir=here, enable_checkpointing=True)
+        trainer = trainer_for([Saying(), keeping], **settings)
+        trainer.fit(Regression())
+        found = [float(trainer.callback_metrics[key]) for key in ("saying/rank", "saying/away")]
+        Path(here, f"rank{{trainer.global_rank}}").write_text(f"{{found}} {{Path(keeping.best_model_path).name}}")
         if torch.distributed.get_rank() == 0:
             logger.experiment.finish()
     """
@@ -189,6 +202,9 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     run = read_run(tmp_path)  # which takes only one
     # Eight batches an epoch for two processes.
     assert run.series("saying/rank") == [(3, 0), (7, 0)]
+    # Each process has its own values, and all decide together.
+    found = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
+    assert found == ["[0.0, 1.0] epoch=0.ckpt", "[1.0, 0.5] epoch=0.ckpt"]
     assert len(run.series("saying/ranks")) == 2
     assert not (tmp_path / "runs").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,6 +67,19 @@ PACKAGES = [
 ]
 
 
+# A distribution as a stranger would publish it: not a part of the workspace, and never installed in its environment.
+THIRD_PARTY = Package(ROOT / "examples" / "plugin-package")
+
+_BUILD = """
+import os, sys
+from hatchling.build import build_wheel
+
+for directory in sys.argv[2:]:
+    os.chdir(directory)
+    build_wheel(sys.argv[1])
+"""
+
+
 def written_files(*suffixes: str) -> Iterator[Path]:
     """The files of the repository with one of `suffixes`, without what tools have put there."""
     for folder, below, names in os.walk(ROOT):
@@ -112,3 +127,51 @@ def run_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def third_party() -> Package:
+    return THIRD_PARTY
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Have a folder made by whichever of several test processes asks for it first, and used by all of them."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        path, finished = shared / name, shared / f"{name}.finished"
+        with FileLock(shared / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                make(path)
+                finished.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build_wheels() -> Callable[..., None]:
+    """Builds wheels of source folders in one process, as any installer has the build backend do it."""
+
+    def build(into: Path, *directories: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD, str(into), *map(str, directories)],
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def wheels(once: Callable[..., Path], build_wheels: Callable[..., None]) -> Path:
+    """A folder with the wheels of all packages of the workspace, and of the third-party one."""
+    directories = [package.directory for package in (*PACKAGES, THIRD_PARTY)]
+    return once("wheels", lambda folder: build_wheels(folder, *directories))

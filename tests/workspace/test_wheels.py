@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from email.parser import HeaderParser
 
@@ -11,13 +9,8 @@ import pytest
 
 
 @pytest.fixture
-def wheel(package, tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run(
-        [*command, "--wheel-dir", str(tmp_path), str(package.directory)], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("*.whl")
+def wheel(package, wheels):
+    (path,) = wheels.glob(f"{package.module}-*.whl")
     with zipfile.ZipFile(path) as archive:
         yield archive
 
@@ -38,3 +31,16 @@ def test_a_wheel_holds_the_package_and_nothing_else(package, wheel):
     assert (headers["Name"], headers["Version"]) == (package.name, version)
     assert headers["License-Expression"] == "Apache-2.0"
     assert "[thunderstone]" in wheel.read(f"{metadata}/entry_points.txt").decode()
+
+
+def test_the_hosts_wheel_holds_what_its_pages_are_made_from(packages, wheels):
+    host = packages[0]
+    with zipfile.ZipFile(next(wheels.glob("thunderstone-*.whl"))) as archive:
+        names = set(archive.namelist())
+    templates = {
+        str(path.relative_to(host.source.parent))
+        for path in host.source.rglob("*")
+        if path.suffix in {".jinja", ".html"}
+    }
+    assert {"thunderstone/template/files/pyproject.toml.jinja", "thunderstone/report/template.html"} <= templates
+    assert templates <= names

@@ -5,24 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from thunderstone.testing import Subject, parametrize_with_checks
+from thunderstone.testing import CHECKS, Subject, parametrize_with_checks, subject_of
 from thunderstone_hyperfitting import Hyperfit
-
-# Not the stream, whose samples cannot be chosen: that is refused, and `test_hyperfit.py` looks at the message.
-MAPS = ("mlp", "cnn", "transformer", "lstm", "dict_output", "metrics", "groups")
+from thunderstone_hyperfitting.plugin import thunderstone_methods
 
 
+# Of rule 8 the workspace's tests try every pair once.
 @parametrize_with_checks(
-    [
-        Subject(
-            "hyperfit",
-            Hyperfit,
-            neutral=lambda: Hyperfit(enabled=False),
-            zoo=MAPS,
-            # Without dropout the first loss is another one.
-            plain_first_step=False,
-        )
-    ]
+    map(subject_of, thunderstone_methods()), checks=[name for name in CHECKS if name != "composes"]
 )
 def test_conformance(method: Any, check: Any) -> None:
     check(method)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 import thunderstone
-from thunderstone import ArgumentError, UnsupportedSettingError
+from thunderstone import ArgumentError, CompositionError, Method, ObjectiveStep, UnsupportedSettingError, hookimpl
 from thunderstone_hyperfitting import Hyperfit
 from thunderstone_hyperfitting.epoch_loss import batch_size
 
@@ -465,6 +465,32 @@ def test_does_nothing_with_fast_dev_run_to_callbacks(tmp_path: Path) -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Hyperfit(**arguments)
+
+
+class Surrogate(Method):
+    """Trains the module's loss less its value: its gradient is the loss's, and it is 0 throughout."""
+
+    name = "surrogate"
+    exclusive = frozenset({"objective"})
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+
+    @hookimpl
+    def compute_loss(self, step: ObjectiveStep) -> Tensor | None:
+        if not self.enabled:
+            return None
+        loss = step.module.training_step(step.batch)
+        return loss - loss.detach()
+
+
+def test_a_loss_that_is_another_methods_is_no_target() -> None:
+    names = "Hyperfit and Surrogate cannot be attached to one Trainer: both own the training loss"
+    with pytest.raises(CompositionError, match=rf"{names}.*target_loss=0.01.*pass target_loss=0"):
+        fit([Surrogate(), Hyperfit(samples=6)])
+    _, trainer = fit([Surrogate(), Hyperfit(samples=6, target_loss=0.0)], max_epochs=3)
+    assert trainer.current_epoch == 3
+    fit([Hyperfit(samples=6), Surrogate(enabled=False)], max_epochs=1)
 
 
 def test_found_by_name() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from thunderstone import ArgumentError, GradientStep, Method, StepError, UpdatePlan, create, hookimpl
-from thunderstone.testing import Subject, parametrize_with_checks
 from thunderstone_estimators import SlicedWassersteinPenalty, draw_directions
 
 RATE = 0.1
@@ -332,25 +331,3 @@ def test_bad_arguments(bad: dict[str, Any]) -> None:
 
 def test_by_name() -> None:
     assert isinstance(create("sliced_wasserstein_penalty", output="encoder", weight=2), SlicedWassersteinPenalty)
-
-
-@parametrize_with_checks(
-    [
-        Subject(
-            "sliced_wasserstein_penalty",
-            SlicedWassersteinPenalty,
-            neutral=lambda: SlicedWassersteinPenalty(weight=0.0),
-            module_arguments={
-                "cnn": {"output": "head"},
-                "transformer": {"output": "head", "point_dims": 2},
-                "lstm": {"output": "recurrent:0"},
-                "dict_output": {"output": "layer", "control_variate": "gaussian"},
-                "metrics": {"output": "net", "target": "uniform"},
-                "groups": {"output": "backbone.1", "target": "output:backbone.0"},
-                "stream": {"output": "net"},
-            },
-        )
-    ]
-)
-def test_conformance(method: Any, check: Any) -> None:
-    check(method)

@@ -6,36 +6,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-from causal import Evaluated, few_prompts_loader, prompts_loader, validation_loader
+from causal import few_prompts_loader
 
-from thunderstone.testing import Subject, parametrize_with_checks
+from thunderstone.testing import CHECKS, Subject, parametrize_with_checks, subject_of
 from thunderstone.testing.zoo import Case
 from thunderstone_grpo import GRPO
-
-_PARTS = "a rollout of one minibatch cannot be part of an accumulated update, which is refused; see below for others"
-_NOT_CALLED = "GRPO owns the objective: the module's training_step is not called, "
-
-# A zoo's modules classify; GRPO asks for one that writes. By name, as the command line would give it.
-SMALL = {"reward": "causal:evens", "group_size": 4, "max_new_tokens": 4, "stop_tokens": [1]}
+from thunderstone_grpo.conformance import SMALL, Evaluated, validation_loader
+from thunderstone_grpo.plugin import thunderstone_methods
 
 
+# Of rule 8 the workspace's tests try every pair once.
 @parametrize_with_checks(
-    [
-        Subject(
-            "grpo",
-            partial(GRPO, **SMALL),
-            neutral=partial(GRPO, **SMALL, enabled=False),
-            cases=[Case("causal", Evaluated, prompts_loader, validation_loader)],
-            plain_first_step=False,
-            expected_failures={
-                "counts_logs_once": _NOT_CALLED + "so what it logs is not logged",
-                "clean_after_exception": _NOT_CALLED + "so an exception in it never happens",
-                "clean_after_keyboard_interrupt": _NOT_CALLED + "so Ctrl-C in it never happens",
-                "resumes_mid_accumulation": _PARTS,
-                "resumes_under_ddp": _PARTS,
-            },
-        )
-    ]
+    map(subject_of, thunderstone_methods()), checks=[name for name in CHECKS if name != "composes"]
 )
 def test_conformance(method: Any, check: Any) -> None:
     check(method)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from thunderstone.attachment.composition import check_composition
 from thunderstone.attachment.data_view import DataView
 from thunderstone.attachment.gradient_step import GradientStep, Objective, UpdateStep
-from thunderstone.attachment.hook_manager import HookManager
+from thunderstone.attachment.hook_manager import HookManager, called
 from thunderstone.attachment.loss_terms import LossStep, LossTerms
 from thunderstone.attachment.mask_enforcement import MaskEnforcement
 from thunderstone.attachment.method import Method
@@ -37,8 +37,16 @@ from thunderstone.attachment.strategies import (
 from thunderstone.attachment.untrained_parameters import UntrainedParameters
 from thunderstone.attachment.window import MicroBatch, UpdatePlan, Window
 from thunderstone.errors import StepError, UnsupportedSettingError
-from thunderstone.lightning_private import callbacks_of, logging_step, set_callbacks, skips_backward
+from thunderstone.lightning_private import (
+    callbacks_of,
+    logging_step,
+    set_callback_metric,
+    set_callbacks,
+    skips_backward,
+)
+from thunderstone.progress import Display
 from thunderstone.tracking.records import Record
+from thunderstone.tracking.scalars import monitored, taken
 from thunderstone.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ class Attachment:
         window: The accumulation window in progress.
         tracker: Writes what methods report; on rank zero alone.
         enforcement: What keeps masked weights at zero; None where no method owns masks.
+        display: What methods show beside the Trainer's progress bar.
         active: Whether the fit is running.
     """
 
@@ -72,7 +81,7 @@ class Attachment:
         self.views: list[DataView] = []
         self._within_step = False
         self._replaying = False
-        self._warned_observer = False
+        self._failed_observers: set[int] = set()
         self._parallelism = Parallelism()
         self._original: dict[str, Callable[..., Any]] = {}
         self._patched_before: dict[str, Any] = {}
@@ -94,6 +103,7 @@ class Attachment:
             self._mask_owner.masks.begin(module)
             self.enforcement = MaskEnforcement(trainer, module, self._mask_owner.masks)
         self._runner = runner_of(self)
+        self.display = Display(trainer, self._runner.rounds if self._runner is not None else None)
         attached: list[Method] = []
         try:
             if self._runner is not None:
@@ -131,6 +141,7 @@ class Attachment:
             self.enforcement.start()
         if self._runner is not None:
             self._runner.start()
+        self.display.start()
         if self._stand_in is not None:
             self._stand_in.install()
         if self.manager.takes_part_in_steps:
@@ -167,6 +178,7 @@ class Attachment:
                 # Its wrapper lies below the attachment's own.
                 undo.callback(self.enforcement.stop)
             undo.callback(self._unwrap)
+            undo.callback(self.display.stop)
             if self._stand_in is not None:
                 undo.callback(self._stand_in.remove)
 
@@ -235,25 +247,33 @@ class Attachment:
     # -- reporting -----------------------------------------------------------------------------------------------------
 
     def record(self, method: Method, name: str, value: Any) -> None:
-        """Hand a record to every observer; an observer that fails is reported once and never stops training."""
-        if not self.active or self._replaying or not self.trainer.is_global_zero:
+        """Hand a record to every observer; one that fails is warned of once and never stops training.
+
+        Scalars are also put among `trainer.callback_metrics`, on every rank: callbacks that monitor one ask on all.
+        """
+        if not self.active or self._replaying:
+            return
+        namespace, value = method.name or type(method).__name__, taken(value)
+        metric = monitored(value)
+        if metric is not None:
+            set_callback_metric(self.trainer, f"{namespace}/{name}", metric)
+        if not self.trainer.is_global_zero:
             return
         record = Record(
-            method=method.name or type(method).__name__,
+            method=namespace,
             name=name,
             value=value,
             step=logging_step(self.trainer),
             epoch=self.trainer.current_epoch,
             within_step=self._within_step,
         )
-        try:
-            self.manager.hook.record(record=record)
-        except Exception as error:
-            if not self._warned_observer:
-                self._warned_observer = True
+        for observer, error in self.manager.observe(record):
+            if id(observer) not in self._failed_observers:
+                self._failed_observers.add(id(observer))
                 rank_zero_warn(
-                    f"An observer failed on the record {record.key!r}: {type(error).__name__}: {error}. Training goes "
-                    "on; further failures of observers are not reported."
+                    f"The observer {called(observer)} failed on the record {record.key!r}: "
+                    f"{type(error).__name__}: {error}. Training goes on; further failures of this observer are not "
+                    "reported."
                 )
 
     @contextmanager
@@ -360,7 +380,7 @@ class Attachment:
         batch = arguments[0] if arguments else next(iter(keywords.values()))
         if self._stand_in is not None:
             step = ObjectiveStep(self.trainer, self.module, batch, plan.index, number, replaying, foreign, indices)
-            training_step = partial(_answered, self._stand_in, step, training_step)
+            training_step = self._stand_in.answering(step)(training_step)
         if not self.loss_terms and objective is None:
             return training_step()
 
@@ -477,8 +497,3 @@ class Attachment:
             # Lightning would take it for the end of the epoch and go on as if nothing had happened.
             raise StepError(f"a transform_gradients hook of {self.manager.step_users} raised StopIteration") from error
         step.synchronise()
-
-
-def _answered(stand_in: StandIn, step: ObjectiveStep, training_step: Callable[[], Any]) -> Any:
-    with stand_in.answering(step):
-        return training_step()

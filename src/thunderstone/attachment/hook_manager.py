@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from thunderstone.attachment.hookspecs import AttachmentHooks
+from thunderstone.attachment.hookspecs import HOOK_NAMES, AttachmentHooks
 from thunderstone.attachment.method import Method
 from thunderstone.errors import HookError, suggestion
 from thunderstone.markers import PROJECT
+
+if TYPE_CHECKING:
+    from thunderstone.tracking.records import Record
 
 _STEP_HOOKS = ("compute_loss", "loss_terms", "plan_update", "transform_gradients", "after_update")
 
 
 class HookManager(pluggy.PluginManager):
-    """Every attached method, and every observer, is a plug-in of it.
+    """Every attached method, and every observer, is a plug-in of it. What a hook raises says whose hook it was.
 
     Args:
         methods: The methods, in the order in which they are to be called.
@@ -29,10 +34,31 @@ class HookManager(pluggy.PluginManager):
     def __init__(self, methods: Sequence[Method]) -> None:
         super().__init__(PROJECT)
         self.add_hookspecs(AttachmentHooks)
+        self.add_hookcall_monitoring(_no_preparation, _name_the_owner)
         self._methods = list(methods)
+        self._observers: list[tuple[object, pluggy.HookCaller]] | None = None
         # pluggy calls the last registered first; users read their list of callbacks from the front.
         for number, method in reversed(list(enumerate(self._methods))):
-            self._register(method, f"{type(method).__name__}[{number}]")
+            self.register(method, f"{type(method).__name__}[{number}]")
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Add a method or an observer. Raises HookError when a hook of it is misspelt or asks for other arguments."""
+        self._observers = None
+        try:
+            registered = super().register(plugin, name)
+            self.check_pending()
+        except pluggy.PluginValidationError as error:
+            if self.is_registered(plugin):
+                self.unregister(plugin)
+            raise HookError(
+                f"{called(plugin)} implements a hook that does not fit: {error}. {self._advice(plugin)}"
+            ) from error
+        return registered
+
+    def unregister(self, plugin: object = None, name: str | None = None) -> Any:
+        """Take a method or an observer out."""
+        self._observers = None
+        return super().unregister(plugin, name)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         # Looking for hooks must not evaluate a method's properties: some only have a value during a fit.
@@ -55,17 +81,67 @@ class HookManager(pluggy.PluginManager):
         ]
         return " and ".join(using)
 
-    def _register(self, method: Method, name: str) -> None:
-        try:
-            self.register(method, name)
-            self.check_pending()
-        except pluggy.PluginValidationError as error:
-            known = [hook for hook in vars(AttachmentHooks) if not hook.startswith("_")]
-            unknown = [
-                attribute
-                for attribute in dir(type(method))
-                if self.parse_hookimpl_opts(method, attribute) is not None and attribute not in known
+    def observe(self, record: Record) -> list[tuple[object, Exception]]:
+        """Hand a record to every observer, to each by itself; those that failed, each with what it raised."""
+        if self._observers is None:
+            plugins = self.get_plugins()
+            implementing = {id(each.plugin): each.plugin for each in reversed(self.hook.record.get_hookimpls())}
+            self._observers = [
+                (plugin, self.subset_hook_caller("record", [other for other in plugins if other is not plugin]))
+                for plugin in implementing.values()
             ]
-            advice = suggestion(unknown[0], known) if unknown else f"Hooks: {', '.join(known)}."
-            who = type(method).__name__
-            raise HookError(f"{who} implements a hook that does not fit: {error}. {advice}") from error
+        failed: list[tuple[object, Exception]] = []
+        for plugin, caller in self._observers:
+            try:
+                caller(record=record)
+            except Exception as error:
+                failed.append((plugin, error))
+        return failed
+
+    def _advice(self, plugin: object) -> str:
+        hooks = [
+            options.get("specname") or name
+            for name in dir(plugin)
+            if (options := self.parse_hookimpl_opts(plugin, name)) is not None
+        ]
+        unknown = [hook for hook in hooks if hook not in HOOK_NAMES]
+        return suggestion(unknown[0], HOOK_NAMES) if unknown else f"Hooks: {', '.join(HOOK_NAMES)}."
+
+
+def called(plugin: object) -> str:
+    """How messages name it: a class by its name, a module by its own."""
+    return plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__name__
+
+
+def _no_preparation(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]) -> None:
+    """pluggy wants something to call before a hook, too."""
+
+
+def _name_the_owner(
+    outcome: pluggy.Result[Any],
+    hook: str,
+    implementations: Sequence[pluggy.HookImpl],
+    arguments: Mapping[str, object],
+) -> None:
+    """Note on an error, after a hook was called, in whose implementation it was raised."""
+    error = outcome.exception
+    # Ctrl-C is nobody's; and Python 3.10 has no notes, only the traceback.
+    if sys.version_info >= (3, 11) and isinstance(error, Exception):
+        owner = _raised_in(error.__traceback__, implementations)
+        if owner is not None:
+            module = type(owner.plugin).__module__
+            error.add_note(f"This was raised in the hook {hook!r} of {called(owner.plugin)} ({module}).")
+
+
+def _raised_in(traceback: TracebackType | None, implementations: Sequence[pluggy.HookImpl]) -> pluggy.HookImpl | None:
+    """The implementation that the stack of an error goes through first."""
+    while traceback is not None:
+        frame = traceback.tb_frame
+        for each in implementations:
+            if getattr(each.function, "__code__", None) is frame.f_code:
+                # Two instances of one class share their code.
+                first = next(iter(frame.f_code.co_varnames), "")
+                if not inspect.ismethod(each.function) or frame.f_locals.get(first) is each.plugin:
+                    return each
+        traceback = traceback.tb_next
+    return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from thunderstone.attachment.attachment import Attachment
     from thunderstone.attachment.masks import Masks
     from thunderstone.attachment.rounds import Rounds
+    from thunderstone.progress import Phase
 
 
 class Method(Callback):
@@ -74,13 +75,41 @@ class Method(Callback):
     # -- reporting -----------------------------------------------------------------------------------------------------
 
     def record(self, name: str, value: Any) -> None:
-        """Report a scalar, `Table`, matplotlib figure or `Artifact` as ``method/name``.
+        """Report a scalar, `Histogram`, `Table`, matplotlib figure or `Artifact` as ``method/name``.
 
-        Silent when no Trainer is attached and on every rank but zero; a scalar tensor is read only when a tracker
-        writes it, so recording does not wait for the device.
+        Written on rank zero alone; nothing happens when no Trainer is attached. A scalar is also among
+        `trainer.callback_metrics`, on every rank that reports it. A scalar tensor is read only when a tracker writes
+        it, so recording does not wait for the device.
         """
         if self._attachment is not None:
             self._attachment.record(self, name, value)
+
+    def status(self, **values: str | float | None) -> None:
+        """Show short values in the Trainer's progress bar from now on, e.g. ``status(sparsity=0.64)``.
+
+        For what a person who watches wants to know; what is to be kept is recorded. Nothing where no bar is on a
+        screen.
+
+        Args:
+            values: Name → text or number; None takes one away again.
+        """
+        if self._attachment is not None:
+            self._attachment.display.show(values)
+
+    def progress(self, what: str, total: float | None = None) -> Phase:
+        """Work that takes long, shown below the Trainer's progress bar from ``with`` on until it is done.
+
+        For example ``with self.progress("full gradient", batches) as phase: ...``, and in it ``phase.advance()`` for
+        each batch. Nothing, at next to no cost, where no bar is on a screen.
+
+        Args:
+            what: A few words.
+            total: How much there is to do, in any unit; the time left is known from it. None where it is not known.
+        """
+        from thunderstone.progress import Phase
+
+        what = f"{type(self).__name__}: {what}"
+        return Phase(what, total) if self._attachment is None else self._attachment.display.phase(what, total)
 
     @property
     def attachment(self) -> Attachment:

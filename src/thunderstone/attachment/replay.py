@@ -74,7 +74,14 @@ def replay(
 
 
 def loss_of(output: Any) -> Tensor | None:
-    """The loss in what `training_step` returned: a tensor, a mapping with ``"loss"``, or None."""
+    """The loss in what `training_step` returned.
+
+    Args:
+        output: A tensor, a mapping with ``"loss"``, or None.
+
+    Raises:
+        StepError: There is something else in the loss's place.
+    """
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if loss is not None and not isinstance(loss, Tensor):
         raise StepError(f"training_step returned {type(loss).__name__} where a loss tensor was expected")
@@ -98,7 +105,12 @@ _SAYING = ("log", "log_dict", "print")
 
 @contextmanager
 def silenced(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """What a step says to the outside is taken and ignored inside: logged values, printed lines, a request to stop."""
+    """What a step says to the outside is taken and ignored inside: logged values, printed lines, a request to stop.
+
+    Args:
+        trainer: Whose loggers are replaced for the duration.
+        module: Whose `log`, `log_dict` and `print` do nothing, and those of LightningModules in it.
+    """
     loggers, should_stop = trainer.loggers, trainer.should_stop
     modules = [child for child in module.modules() if isinstance(child, LightningModule)]
     kept: list[dict[str, Any]] = [

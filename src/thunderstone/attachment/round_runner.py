@@ -100,9 +100,6 @@ class RoundRunner:
         prefix = self._owner.name or type(self._owner).__name__
         if self._attachment.tracker is not None:
             self._attachment.tracker.axis(f"{prefix}/round", f"{prefix}/*")
-        bar = trainer.progress_bar_callback
-        if bar is not None:
-            self._replace(bar, "get_metrics", self._with_round(bar.get_metrics))
 
     def stop(self) -> None:
         """Take everything off again. Safe to call more than once."""
@@ -272,9 +269,6 @@ class RoundRunner:
             log_metrics({**metrics, **columns}, step)
 
         return with_columns
-
-    def _with_round(self, get_metrics: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        return lambda *arguments: {**get_metrics(*arguments), "round": self.rounds.index}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -24,11 +24,13 @@ class Rounds:
 
     Attributes:
         index: Number of the round in progress, from 0.
+        last: Number of the last round; None where the owner does not know, or has not said so. Only shown.
         columns: What stands beside every logged row of this round: ``round``, and what `annotate` was given.
     """
 
     def __init__(self, method: str) -> None:
         self.index = 0
+        self.last: int | None = None
         self.columns: dict[str, float] = {}
         self._method = method
         self._runner: RoundRunner | None = None
@@ -79,6 +81,7 @@ class Rounds:
     def begin(self) -> None:
         """A fit is being prepared; a checkpoint may be loaded next."""
         self.index, self.columns, self._last, self._loaded = 0, {}, ({}, {}), {}
+        self.last = None
 
     def run_by(self, runner: RoundRunner | None) -> None:
         """The strategy is set up (None: the fit is over)."""

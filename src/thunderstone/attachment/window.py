@@ -46,6 +46,14 @@ class MicroBatch:
     """One recorded call of `training_step`; `number` is that of the batch since training began.
 
     A `foreign` one is not of this run's training: it is drawn in a further pass, and its number is its place in there.
+
+    Attributes:
+        arguments: What `training_step` was called with, containers copied.
+        keywords: Its keyword arguments.
+        random_state: The random states before the call.
+        module_state: The module's state before it; None where it is not put back.
+        versions: Tensors of the batch with their version counters, which tell of changes in place.
+        indices: Sample indices (B,), where they are tracked.
     """
 
     arguments: tuple[Any, ...]
@@ -179,6 +187,9 @@ def copy_containers(value: Any) -> Any:
 
     Lists, dicts, tuples and their subclasses, other mappings (a tokenizer's `BatchEncoding`) and objects of a class of
     one's own (a dataclass, a graph) are gone into.
+
+    Args:
+        value: A batch, or anything in one.
     """
     if isinstance(value, (Tensor, nn.Module, type)) or callable(value):
         return value

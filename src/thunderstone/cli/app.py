@@ -114,10 +114,13 @@ def compare(
     jobs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            min=1, help="How many runs at a time; half the cores, one with a GPU, by default.", show_default=False
+            min=1, help="How many runs at a time; one a GPU, else half the cores, by default.", show_default=False
         ),
     ] = None,
-    launcher: Annotated[str, typer.Option(help="Where runs are started: local.")] = "local",
+    launcher: Annotated[
+        str,
+        typer.Option(metavar="NAME[:key=value,...]", help="Where runs are started: local, ray or submitit (SLURM)."),
+    ] = "local",
     module: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("-m", metavar="MODULE", help="Run a module, as `python -m` does."),
@@ -137,6 +140,33 @@ def compare(
     from thunderstone.cli.compare_command import execute
 
     raise typer.Exit(execute(setting or [], seeds, metric, mode, output, jobs, launcher, module, arguments or []))
+
+
+@app.command()
+def check(
+    package: Annotated[str, typer.Argument(help="A distribution (thunderstone-sharpness) or plug-in (sharpness).")],
+    method: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A method to check; may be repeated. All by default.", show_default=False),
+    ] = None,
+    checks: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A check to run; may be repeated. All by default.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON (schema 1) instead of a table.")] = False,
+    badge: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Write a badge for shields.io: green, yellow or red.", show_default=False),
+    ] = None,
+) -> None:
+    """Hold every method of an installed package to the ten rules; exit code 1 when one is broken.
+
+    A method keeps a rule, has an exception of it declared with a reason, or breaks it. Checks train small modules,
+    kill processes and resume them: a quarter of a minute or more for a method.
+    """
+    from thunderstone.cli.check_command import execute
+
+    raise typer.Exit(execute(package, method or [], checks or [], json, badge))
 
 
 @app.command()
@@ -185,6 +215,20 @@ def demo(
             "thunderstone-sharpness"
         ) from error
     run_demo(output=output, seeds=seeds, epochs=epochs)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The method's name: lookahead makes the package thunderstone-lookahead.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The new folder; thunderstone-NAME by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a plug-in package to begin from: one method that works, its tests, its settings, its CI."""
+    from thunderstone.cli.new_command import execute
+
+    execute(name, output)
 
 
 @app.command()

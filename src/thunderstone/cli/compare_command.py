@@ -40,19 +40,22 @@ def execute(
             raise RequestError(f"compare: {variable} is set, and would reach every run. HINT: unset {variable}")
     # Late: torch is loaded here, to read the methods' signatures, and a missing script is known without.
     from thunderstone.comparison.compare import compare
+    from thunderstone.comparison.direction import direction
     from thunderstone.comparison.launchers import launcher as launcher_of
-    from thunderstone.comparison.request import Request, better
+    from thunderstone.comparison.request import Request
     from thunderstone.comparison.settings import parse_settings
 
     started_by = launcher_of(launcher)
     name = module or Path(arguments[0]).resolve().stem
+    known = mode or direction(metric)
     request = Request(
         settings=parse_settings(settings),
         seeds=range(seeds),
         metric=metric,
-        mode=better(mode, metric),
+        mode=known or "max",
         module=module,
         arguments=list(arguments),
         output=output or Path("runs") / f"compare-{name}",
+        guessed=known is None,
     )
     return compare(request, started_by, jobs)

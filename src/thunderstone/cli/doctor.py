@@ -7,19 +7,22 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from typing import Any
 
 from thunderstone.cli import factory
 from thunderstone.discovery import Registry, class_of, load_registry, settings
+from thunderstone.discovery.trial import Death, can_try, in_a_child
 from thunderstone.errors import ThunderstoneError
 
 FACTORY_GROUP = "lightning.pytorch.callbacks_factory"
 FACTORY_VALUE = "thunderstone.cli.factory:callbacks"
 SHOWN = ("torch", "lightning", "torchmetrics", "pluggy", "wandb")
-VARIABLES = (settings.DISABLE, settings.STRICT, factory.VARIABLE)
+VARIABLES = (settings.DISABLE, settings.STRICT, settings.IMPORT_TIMEOUT, factory.VARIABLE)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def _versions(found: Registry) -> Iterator[Finding]:
     yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("ok", "platform", platform.platform())
     plugins = dict.fromkeys(record.distribution for record in found.plugins)
+    working = {record.distribution for record in found.plugins if record.state == "ok"}
     for name in dict.fromkeys(["thunderstone", *SHOWN, *plugins]):
         try:
             installed = version(name)
@@ -86,7 +90,12 @@ def _versions(found: Registry) -> Iterator[Finding]:
             yield Finding("broken", name, "not installed")
             continue
         unmet = list(_unmet(name)) if name == "thunderstone" or name in plugins else []
-        yield Finding("broken" if unmet else "ok", name, "; ".join([installed, *unmet]))
+        # Which of its contracts fits was checked when it was loaded; a version of the host says no more than that.
+        about_host = [line for line in unmet if name in working and line.startswith("needs thunderstone")]
+        broken = [line for line in unmet if line not in about_host]
+        state = "broken" if broken else "note" if about_host else "ok"
+        fits = ["the contract it was written for fits all the same"] if about_host else []
+        yield Finding(state, name, "; ".join([installed, *broken, *about_host, *fits]))
 
 
 def _unmet(distribution: str) -> Iterator[str]:
@@ -114,6 +123,9 @@ def _environment(found: Registry) -> Iterator[Finding]:
             yield Finding("ok", variable, "not set")
             continue
         yield Finding("note", variable, value)
+    fault = settings.import_timeout_fault()
+    if fault is not None:
+        yield Finding("note", settings.IMPORT_TIMEOUT, fault)
     for name, near in unknown.items():
         advice = f" Did you mean {near!r}?" if near else ""
         yield Finding("note", settings.DISABLE, f"{name!r} is no plug-in.{advice}")
@@ -124,7 +136,7 @@ def _plugins(found: Registry) -> Iterator[Finding]:
         yield Finding("broken", "entry points", "there are none, not even the host's: reinstall thunderstone")
     for record in found.plugins:
         if record.state == "failed":
-            yield Finding("broken", record.label, record.reason, record.traceback)
+            yield Finding("broken", record.label, record.explained, record.traceback)
         elif record.state == "disabled":
             yield Finding("note", record.label, f"disabled: {record.reason}")
         else:
@@ -133,6 +145,8 @@ def _plugins(found: Registry) -> Iterator[Finding]:
         if record.heavy:
             detail = f"{record.value} imports {', '.join(record.heavy)}, which makes `thunderstone list` slow"
             yield Finding("note", record.label, detail)
+        for line in record.deprecated:
+            yield Finding("note", record.label, line)
     for conflict in found.conflicts:
         yield Finding("broken", f"name {conflict.name!r}", str(conflict.error()))
 
@@ -145,13 +159,34 @@ def _targets(found: Registry) -> Iterator[Finding]:
     for kind, specs in found.strategies.items():
         loaders += [(f"strategy {kind}:{name}", spec.load) for name, spec in specs.items()]
     working = 0
-    for subject, load in loaders:
-        try:
-            load()
+    for (subject, _), outcome in zip(loaders, _imported([load for _, load in loaders]), strict=True):
+        if isinstance(outcome, Death):
+            yield Finding("broken", subject, f"its import {outcome.how}", outcome.where)
+        elif outcome is not None:
+            yield Finding("broken", subject, *outcome)
+        else:
             working += 1
-        except ThunderstoneError as error:
-            yield Finding("broken", subject, str(error), traceback.format_exc())
     yield Finding("ok", f"{working} of {len(loaders)}", "can be imported")
+
+
+def _imported(loaders: Sequence[Callable[[], object]]) -> list[Any]:
+    """What became of each import: None, its message and traceback, or the `Death` of the process it was tried in."""
+    tasks = [partial(_attempt, load) for load in loaders]
+    with suppress(Exception):
+        importlib.import_module("lightning.pytorch")  # once, and not in every child; `_factory` says if it fails
+    if not can_try():
+        return [task() for task in tasks]
+    seconds = settings.import_timeout()
+    # Methods may stand on what takes long to import.
+    return in_a_child(tasks, None if seconds is None else 6 * seconds)
+
+
+def _attempt(load: Callable[[], object]) -> tuple[str, str] | None:
+    try:
+        load()
+    except ThunderstoneError as error:
+        return str(error), traceback.format_exc()
+    return None
 
 
 def _factory() -> Iterator[Finding]:

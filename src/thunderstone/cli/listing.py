@@ -22,11 +22,12 @@ def as_json() -> dict[str, Any]:
     Keys:
         ``schema``: `SCHEMA`.
         ``thunderstone``: The host's version.
+        ``api``: The version of the contract it has.
         ``methods``: A list of ``name``, ``family``, ``target``, ``summary``, ``reference`` (``title``, ``authors``,
             ``year``, ``url``, or null), ``plugin``, ``distribution``, ``version``.
         ``strategies``: The same with ``kind`` for ``family``.
         ``plugins``: A list of ``name``, ``value``, ``distribution``, ``version``, ``state`` (``"ok"``, ``"failed"``,
-            ``"disabled"``), ``reason`` (null when ok).
+            ``"disabled"``), ``reason`` (null when ok), ``hint`` (the way out; null unless failed).
         ``conflicts``: Names nobody has because several claim them: ``what``, ``name``, ``claims`` (a list of
             ``plugin``, ``distribution``, ``version``, ``target``).
     """
@@ -36,6 +37,7 @@ def as_json() -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "thunderstone": thunderstone.__version__,
+        "api": thunderstone.API_VERSION,
         "methods": [
             {"name": spec.name, "family": spec.family, **_common(found, spec)} for spec in found.methods.values()
         ],
@@ -52,6 +54,7 @@ def as_json() -> dict[str, Any]:
                 "version": record.version,
                 "state": record.state,
                 "reason": record.reason or None,
+                "hint": record.hint or None,
             }
             for record in found.plugins
         ],
@@ -109,7 +112,7 @@ def show_tables() -> None:
         kinds = {kind: list(named.values()) for kind, named in found.strategies.items()}
         console.print(_table(found, "Strategy", kinds, console.width))
     for record in found.failed:
-        console.print(Text.assemble(("failed", "bold red"), f"  {record.label}: {record.reason}"), soft_wrap=True)
+        console.print(Text.assemble(("failed", "bold red"), f"  {record.label}: {record.explained}"), soft_wrap=True)
     for conflict in found.conflicts:
         console.print(Text.assemble(("conflict", "bold red"), f"  {conflict.error()}"), soft_wrap=True)
     for record in found.disabled:

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from thunderstone.discovery import plugins_tried_first
 from thunderstone.errors import ThunderstoneError, suggestion
 
 if TYPE_CHECKING:
     from thunderstone.cli.run_command import RunRequest
 
-COMMANDS = ("compare", "demo", "doctor", "info", "list", "report", "rerun", "run")
+COMMANDS = ("check", "compare", "demo", "doctor", "info", "list", "new", "report", "rerun", "run")
 WRONG_REQUEST = 2
 
 
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse(f"There is no command {given[0]!r}. {suggestion(given[0], COMMANDS)}")
     try:
-        outcome = _parse(given)
-        # The program runs here, after the parser is done: typer would turn its exceptions into its own.
-        return outcome if isinstance(outcome, int) else outcome.execute()
+        with plugins_tried_first():
+            outcome = _parse(given)
+            # The program runs here, after the parser is done: typer would turn its exceptions into its own.
+            return outcome if isinstance(outcome, int) else outcome.execute()
     except ThunderstoneError as error:
         return _refuse(str(error))
 

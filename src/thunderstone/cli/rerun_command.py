@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from thunderstone.cli import factory
 from thunderstone.errors import RequestError
 
 SAME, DIFFERENT = 0, 1
+_MOST_NAMED = 8
 
 
 def execute(run: Path, output: Path | None) -> int:
@@ -34,7 +36,7 @@ def execute(run: Path, output: Path | None) -> int:
 
     path = run / NAME if run.is_dir() else run
     if not path.exists():
-        raise RequestError(f"rerun: there is no {NAME} at {str(run)!r}. HINT: give the folder of a tracked run")
+        raise RequestError(f"rerun: there is no {NAME} at {str(run)!r}. {_instead(run)}")
     record = read_record(path)
     _check(path, record)
     folder = _new_folder(output or path.parent / "rerun")
@@ -52,6 +54,19 @@ def execute(run: Path, output: Path | None) -> int:
         print(f"The repeated run failed with exit code {ended.returncode}.")
         return DIFFERENT
     return _compare(record["metrics"], folder)
+
+
+def _instead(folder: Path) -> str:
+    """What could have been meant: the runs in a folder of several, e.g. in that of a comparison."""
+    from thunderstone.report.folders import run_folders
+    from thunderstone.tracking.run_record import NAME
+
+    found = [str(path) for path in run_folders(folder) if (path / NAME).is_file()]
+    if not found:
+        return "HINT: give the folder of a tracked run"
+    shown = "\n".join(f"    thunderstone rerun {shlex.quote(path)}" for path in found[:_MOST_NAMED])
+    more = f"\n    … and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"It holds {len(found)} run{'s' if len(found) > 1 else ''}. HINT: repeat one of them:\n{shown}{more}"
 
 
 def _check(path: Path, record: Mapping[str, Any]) -> None:

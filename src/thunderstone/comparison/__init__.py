@@ -1,6 +1,6 @@
 """`thunderstone compare`: one script under several settings and seeds.
 
-`settings.py` and `request.py` say what is to be run, `launchers.py` starts a run, `schedule.py` keeps several going,
-`observer.py` sits in each of them, `results.py` is what they leave behind, and `statistics.py`, `table.py` and
-`picture.py` say what it amounts to.
+`settings.py` and `request.py` say what is to be run, `launchers/` starts a run, `schedule.py` keeps several going,
+`observer.py` sits in each of them, `results.py` is what they leave behind, and `statistics.py`, `table.py`,
+`picture.py` and `notes.py` say what it amounts to.
 """

@@ -14,6 +14,7 @@ from rich.text import Text
 from thunderstone.comparison import results as log
 from thunderstone.comparison import statistics
 from thunderstone.comparison.launchers import STDERR, Launcher
+from thunderstone.comparison.notes import notes
 from thunderstone.comparison.picture import draw
 from thunderstone.comparison.progress import ComparisonProgress
 from thunderstone.comparison.request import Request
@@ -37,7 +38,7 @@ def compare(request: Request, launcher: Launcher, jobs: int | None = None, conso
     Args:
         request: The comparison.
         launcher: Starts its runs.
-        jobs: How many at a time; None for half the cores, or one where there is a GPU.
+        jobs: How many at a time; None for what the launcher makes of it.
         console: Where progress and table are shown; the terminal by default.
 
     Returns:
@@ -62,8 +63,9 @@ def compare(request: Request, launcher: Launcher, jobs: int | None = None, conso
             "takes one that can be made or written to"
         ) from error
     try:
-        return _compare(request, launcher, _jobs(request) if jobs is None else jobs, console)
+        return _compare(request, launcher, launcher.jobs(len(request.runs)) if jobs is None else jobs, console)
     finally:
+        launcher.close()
         lock.release()
 
 
@@ -112,14 +114,6 @@ def _is_finished(result: Result | None) -> bool:
     return result is not None and result.finished
 
 
-def _jobs(request: Request) -> int:
-    import torch
-
-    if torch.cuda.is_available():
-        return 1
-    return min(len(request.runs), max(1, provenance.cores() // 2))
-
-
 def _description(request: Request) -> dict[str, object]:
     return {
         "schema": _SCHEMA,
@@ -128,6 +122,7 @@ def _description(request: Request) -> dict[str, object]:
         "seeds": list(request.seeds),
         "metric": request.metric,
         "mode": request.mode,
+        "mode_guessed": request.guessed,
         "command": provenance.command_line(),
         "directory": str(Path.cwd()),
     }
@@ -186,25 +181,6 @@ def _check_metric(request: Request, results: Sequence[Result]) -> None:
         )
 
 
-def _notes(results: Sequence[Result], metric: str) -> list[str]:
-    """What must be said about the seeds."""
-    notes = []
-    asked = sorted({seed for result in results for seed in result.seeds_overridden})
-    if asked:
-        calls = ", ".join(f"seed_everything({seed})" for seed in asked)
-        notes.append(f"The script calls {calls}, and got each run's own seed instead.")
-    finished = [result for result in results if result.finished and metric in result.metrics]
-    for label in dict.fromkeys(result.setting for result in finished):
-        values = [result.metrics[metric] for result in finished if result.setting == label]
-        if len(values) > 1 and len(set(values)) == 1:
-            notes.append(
-                f"Every seed of {label} gave the same value: does the script seed a generator of its own? {{seed}} in "
-                "its arguments stands for the run's seed."
-            )
-            break
-    return notes
-
-
 def _write(request: Request, results: Sequence[Result], console: Console) -> None:
     if not results:
         return
@@ -212,13 +188,12 @@ def _write(request: Request, results: Sequence[Result], console: Console) -> Non
     log.write_csv(output / "runs.csv", results)
     summaries = statistics.summarise(results, [setting.label for setting in request.settings], request.metric)
     statistics.write_csv(output / "summary.csv", summaries)
-    notes = _notes(results, request.metric)
-    (output / "comparison.md").write_text(markdown(summaries, request, notes), encoding="utf-8")
+    said = notes(results, request.metric, request.mode if request.guessed else None)
+    (output / "comparison.md").write_text(markdown(summaries, request, said), encoding="utf-8")
     draw(request, results, output / "comparison.png")
-    shown = table(summaries, request, notes)
-    if not console.is_terminal:
-        # A file or a pipe has no edge at which a setting's name would have to be broken.
-        console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), shown).maximum)
+    shown = table(summaries, request, said, console.width if console.is_terminal else None)
+    # A file or a pipe has no edge; and of a number no digit is left out, however narrow the terminal.
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), shown).maximum)
     console.print(shown)
     for label, names in _FILES.items():
         console.print(Text(f"{label + ':':<8} {names} in {output}"), soft_wrap=True)
@@ -234,5 +209,6 @@ def _in_words(result: Result, metric: str) -> str:
 def _tell_failure(result: Result, output: Path, console: Console) -> None:
     stderr = output / result.folder / STDERR
     said = "\n".join(f"    {line}" for line in last_lines(stderr, _SHOWN_LINES))
-    end = f"exit code {result.exit_code}" if result.exit_code >= 0 else result.reason.partition(";")[0]
+    code = result.exit_code
+    end = f"exit code {code}" if code is not None and code >= 0 else result.reason.partition(";")[0]
     console.print(Text(f"{result.setting}, seed {result.seed} failed ({end}). {stderr}:\n{said}"), soft_wrap=True)

@@ -74,7 +74,9 @@ def _ends(axes: Axes, request: Request, results: Sequence[Result]) -> None:
         axes.scatter([mean], [number], s=90, color=colour, marker="|", linewidth=2.5, zorder=4)
     axes.set_yticks(range(len(request.settings)), [_short(setting.label) for setting in request.settings])
     axes.set_ylim(len(request.settings) - 0.5, -0.5)
-    axes.set_title("At the end: runs, mean, standard deviation", loc="left", size=10, color=_INK)
+    several = any(len([run for run in results if run.setting == each.label]) > 1 for each in request.settings)
+    shown = ": runs, mean, standard deviation" if several else ""
+    axes.set_title(f"At the end{shown}", loc="left", size=10, color=_INK)
     _frame(axes)
     axes.set_xlabel(request.metric, color=_MUTED)
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
@@ -95,7 +97,8 @@ def _curves(axes: Axes, curves: dict[str, list[list[tuple[int, float]]]], metric
             spreads = np.array([statistics.stdev(by_step[step]) for step in steps])
             axes.fill_between(steps, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
         axes.plot(steps, means, style, color=colour, linewidth=2, label=_short(label))
-    axes.set_title("During training: mean and standard deviation", loc="left", size=10, color=_INK)
+    shown = ": mean and standard deviation" if any(len(runs) > 1 for runs in curves.values()) else ""
+    axes.set_title(f"During training{shown}", loc="left", size=10, color=_INK)
     axes.legend(frameon=False, fontsize=8)
     _frame(axes)
     axes.set_xlabel("step", color=_MUTED)

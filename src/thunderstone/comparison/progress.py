@@ -47,7 +47,9 @@ class ComparisonProgress:
 
     def end(self, setting: str, seed: int, said: str) -> None:
         """A run has ended, with this result or failure in words."""
-        self._progress.remove_task(self._running.pop((setting, seed)))
+        task = self._running.pop((setting, seed), None)
+        if task is not None:  # one that has failed in a queue never began
+            self._progress.remove_task(task)
         self._progress.advance(self._all)
         if self._console.is_terminal:
             self._console.print(Text(f"  {setting}, seed {seed}: {said}"))

@@ -10,8 +10,6 @@ from typing import Any
 
 from thunderstone.comparison.settings import Setting
 
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "rmse", "mse", "mae")
-
 
 @dataclass(frozen=True)
 class Request:
@@ -26,6 +24,7 @@ class Request:
         arguments: The script and its arguments, or the module's arguments. ``{seed}``, ``{folder}`` and ``{setting}``
             in them stand for the run's.
         output: The folder everything is written to.
+        guessed: Whether nothing says what is better, so that `mode` is the one that is more usual.
     """
 
     settings: Sequence[Setting]
@@ -35,6 +34,7 @@ class Request:
     module: str | None
     arguments: Sequence[str]
     output: Path
+    guessed: bool = False
 
     @property
     def runs(self) -> list[tuple[Setting, int]]:
@@ -60,10 +60,3 @@ class Request:
         if script is not None and script.is_file():
             digest = hashlib.sha256(script.read_bytes()).hexdigest()
         return {"module": self.module, "arguments": list(self.arguments), "sha256": digest}
-
-
-def better(mode: str | None, metric: str) -> str:
-    """The mode that was asked for, or what the metric's name suggests: a loss or an error is better when smaller."""
-    if mode is not None:
-        return mode
-    return "min" if any(word in metric.lower() for word in _LOWER_IS_BETTER) else "max"

@@ -28,11 +28,11 @@ class Result:
         seed: The run's seed.
         status: ``"finished"``, ``"failed"`` or ``"interrupted"``.
         folder: Where its files are, below the comparison's folder.
-        exit_code: Of its process; negative for the signal that ended it.
-        reason: Why it did not finish: the last line of its standard error.
+        exit_code: Of its process; negative for the signal that ended it, None where the process was lost.
+        reason: Why it did not finish: the last line of its standard error, or what its launcher knows.
         metrics: Everything the script logged, the last value of each name.
         fit_seconds: Wall-clock time in `Trainer.fit`; None where no fit ended.
-        wall_seconds: Of the whole process.
+        wall_seconds: Of the whole process; None where it is not known.
         processor_seconds: Of the whole process; None where it is not known.
         passes: Backward passes through the loss, a method's own included; None where no fit ended.
         steps: Optimizer steps.
@@ -45,7 +45,7 @@ class Result:
     seed: int
     status: str
     folder: str
-    exit_code: int
+    exit_code: int | None
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     fit_seconds: float | None = None

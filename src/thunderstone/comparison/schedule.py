@@ -39,6 +39,7 @@ class Active:
     command: list[str]
     record: RunRecord
     running: Running
+    begun: bool = False
 
 
 class Schedule:
@@ -54,12 +55,15 @@ class Schedule:
         self._request = request
         self._launcher = launcher
         self._jobs = jobs
+        self._threads = launcher.share(jobs)
         self._active: list[Active] = []
 
     def results(
         self, waiting: list[tuple[Setting, int]], begun: Callable[[str, int], None]
     ) -> Generator[Result, None, None]:
-        """Start the runs in turn and give each one's result when it ends; `begun` is called when one starts.
+        """Start the runs in turn and give each one's result when it ends; `begun` is called when one begins.
+
+        A run that its launcher has put into a queue begins later than it was started.
 
         Whoever stops iterating, and Ctrl-C or SIGTERM, ends the runs that go on; they have no result then.
 
@@ -74,7 +78,9 @@ class Schedule:
                     while waiting and len(self._active) < self._jobs:
                         setting, seed = waiting.pop(0)
                         self._start(setting, seed)
-                        begun(setting.label, seed)
+                    for active in self._active:
+                        if not active.begun and self._begin(active):
+                            begun(active.setting.label, active.seed)
                     ended = [(active, end) for active in self._active if (end := active.running.poll()) is not None]
                     for active, end in ended:
                         self._active.remove(active)
@@ -99,7 +105,7 @@ class Schedule:
                 command=command,
                 folder=str(folder),
                 threads=provenance.threads(environment),
-                process=running.process or {},
+                process=running.process or provenance.this_process(),  # which waits for it to begin
             )
             # At once: whatever happens from here on, Ctrl-C too, `_stop` ends the run.
             self._active.append(Active(setting, seed, folder, command, record, running))
@@ -110,10 +116,19 @@ class Schedule:
                 "have finished are kept, and the same command goes on with the others"
             ) from error
 
+    def _begin(self, active: Active) -> bool:
+        """Whether a run goes on by now; its process is then in its record, so that it is known when it is gone."""
+        process = active.running.process
+        if process is None:
+            return False
+        active.begun = True
+        if active.record.content()["process"] != process:
+            active.record.update(process=process)
+        return True
+
     def _environment(self, folder: Path) -> Mapping[str, str]:
-        threads = str(max(1, provenance.cores() // self._jobs))
         return {
-            **dict.fromkeys(provenance.THREADS, threads),
+            **dict.fromkeys(provenance.THREADS, str(self._threads)),
             **os.environ,
             **factory.run_variables(folder),
         }
@@ -125,6 +140,9 @@ class Schedule:
             active.running.stop()
         stopped, self._active = self._active, []
         for active in stopped:
+            if not active.begun and active.running.process is None:
+                shutil.rmtree(active.folder, ignore_errors=True)  # it was in a queue, and never began
+                continue
             # Where nothing can be written any more, the record says "running" of a process that is gone: killed.
             with suppress(OSError):
                 active.record.close(INTERRUPTED, "the comparison was stopped")
@@ -160,14 +178,16 @@ def _result(active: Active, end: Ended, output: Path) -> Result:
     outcome = _outcome(active.folder / OUTCOME)
     status = FINISHED if end.exit_code == 0 else FAILED
     reason = "" if status == FINISHED else last_line(active.folder / STDERR) or "it said nothing"
-    if end.exit_code < 0:
+    if end.exit_code is None:
+        reason = end.reason or "it was lost"
+    elif end.exit_code < 0:
         name = signal.Signals(-end.exit_code).name if -end.exit_code in set(signal.Signals) else str(-end.exit_code)
         reason = f"ended by {name}" + (f"; its last line was: {reason}" if reason != "it said nothing" else "")
     metrics = {key: float(value) for key, value in outcome.get("metrics", {}).items()}
     active.record.close(
         status,
         reason,
-        wall_seconds=round(end.wall_seconds, 3),
+        wall_seconds=None if end.wall_seconds is None else round(end.wall_seconds, 3),
         processor_seconds=end.processor_seconds,
         metrics=metrics,
         passes=outcome.get("passes"),

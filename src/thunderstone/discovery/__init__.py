@@ -2,7 +2,14 @@
 
 from thunderstone.discovery.hookspecs import GROUP, HOOK_NAMES, DiscoveryHooks
 from thunderstone.discovery.lookup import check_arguments, class_of, create, method_class, methods, strategies, strategy
-from thunderstone.discovery.plugin_registry import Conflict, Registry, load_registry, refresh, registry
+from thunderstone.discovery.plugin_registry import (
+    Conflict,
+    Registry,
+    load_registry,
+    plugins_tried_first,
+    refresh,
+    registry,
+)
 from thunderstone.discovery.plugins import PluginRecord
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "load_registry",
     "method_class",
     "methods",
+    "plugins_tried_first",
     "refresh",
     "registry",
     "strategies",

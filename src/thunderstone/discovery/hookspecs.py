@@ -8,14 +8,8 @@ A plug-in package names one *light* module (it imports neither torch nor Lightni
     [project.entry-points.thunderstone]
     averaging = "thunderstone_averaging.plugin"
 
-.. code-block:: python
-
-    # thunderstone_averaging/plugin.py
-    from thunderstone import MethodSpec, hookimpl
-
-    @hookimpl
-    def thunderstone_methods():
-        return [MethodSpec("swa", "thunderstone_averaging.swa:SWA", "averaging", "Averages late weights.")]
+The module may say which version of the contract it was written for, ``THUNDERSTONE_API = "1.0"``; a host that has
+another one refuses it by name instead of failing somewhere inside of it.
 """
 
 from __future__ import annotations
@@ -32,10 +26,17 @@ class DiscoveryHooks:
 
     @hookspec
     def thunderstone_methods(self) -> list[MethodSpec]:  # type: ignore[empty-body]
-        """Declare the methods of this package.
+        """Declare the methods of a package.
 
-        Called once a process, when a method or strategy is first looked up or listed. Any package with an entry point
-        in the group ``thunderstone`` may implement it. It takes no arguments.
+        When:
+            Once a process, when a method or strategy is first looked up or listed. On the command line in a child
+            process before, which may crash or hang in the place of this one.
+
+        Ranks:
+            Every process that looks up a name.
+
+        Implemented by:
+            The light module that a package names in the entry-point group ``thunderstone``; any package may.
 
         Returns:
             A list of `MethodSpec`. A name may be declared once; a second package that claims it makes the name
@@ -44,18 +45,29 @@ class DiscoveryHooks:
         Example:
             .. code-block:: python
 
+                from thunderstone import MethodSpec, hookimpl
+
+                THUNDERSTONE_API = "1.0"
+
+
                 @hookimpl
-                def thunderstone_methods():
-                    return [MethodSpec("sam", "thunderstone_sharpness.sam:SAM", "sharpness", "Flat minima.")]
+                def thunderstone_methods() -> list[MethodSpec]:
+                    return [MethodSpec("swa", "thunderstone_averaging.swa:SWA", "averaging", "Averages late weights.")]
         """
 
     @hookspec
     def thunderstone_strategies(self) -> list[StrategySpec]:  # type: ignore[empty-body]
-        """Declare the strategies of this package: pure functions or small classes that methods call.
+        """Declare the strategies of a package: pure functions or small classes that methods call.
 
-        Called once a process, right after `thunderstone_methods` of the same package. Any package with an entry point
-        in the group ``thunderstone`` may implement it, also for a kind that another package's method reads. It takes
-        no arguments.
+        When:
+            Right after `thunderstone_methods` of the same package.
+
+        Ranks:
+            Every process that looks up a name.
+
+        Implemented by:
+            The light module that a package names in the entry-point group ``thunderstone``; any package may, also for a
+            kind that another package's method reads.
 
         Returns:
             A list of `StrategySpec`. A pair of kind and name may be declared once.
@@ -63,8 +75,13 @@ class DiscoveryHooks:
         Example:
             .. code-block:: python
 
+                from thunderstone import StrategySpec, hookimpl
+
+                THUNDERSTONE_API = "1.0"
+
+
                 @hookimpl
-                def thunderstone_strategies():
+                def thunderstone_strategies() -> list[StrategySpec]:
                     return [StrategySpec("sharpness.perturbation", "l1", "my_package.l1:l1_direction", "The l1 ball.")]
         """
 

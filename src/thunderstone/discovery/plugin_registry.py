@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeVar
 
 from thunderstone.discovery import settings
-from thunderstone.discovery.hookspecs import GROUP
 from thunderstone.discovery.plugins import PluginRecord, load_plugin
 from thunderstone.errors import BrokenPluginError, NameConflictError, UnknownNameError, nearest
 from thunderstone.specs import MethodSpec, StrategySpec
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 Spec = TypeVar("Spec", MethodSpec, StrategySpec)
 
@@ -121,7 +118,7 @@ class Registry:
 
     def _failures_hint(self) -> str:
         """What else might declare the name: plug-ins that failed, with the reason, and disabled ones."""
-        parts = [f"{record.label} could not be loaded: {record.reason}." for record in self.failed]
+        parts = [f"{record.label} could not be loaded: {record.explained}." for record in self.failed]
         parts += [f"{record.label} is disabled: {record.reason}." for record in self.disabled]
         return f"It may belong to a plug-in that is not there: {' '.join(parts)}" if parts else ""
 
@@ -160,30 +157,50 @@ class Registry:
 
 def load_registry() -> Registry:
     """Load every plug-in now, each on its own, sorted by name. Raises nothing for what plug-ins do wrong."""
-    from importlib.metadata import entry_points  # 30 ms that `import thunderstone` does without
+    # 30 ms of imports that `import thunderstone` does without.
+    from thunderstone.discovery.entry_points import installed_plugins
+    from thunderstone.discovery.fatal import fatal_plugins
 
-    found = [(point, *_origin(point)) for point in entry_points(group=GROUP)]
-    found.sort(key=lambda item: (item[0].name, item[1]))
-    disabled = {settings.normalized(name): name for name in settings.disabled_names()}
-    records = []
-    for point, distribution, version in found:
-        by = disabled.get(settings.normalized(point.name)) or disabled.get(settings.normalized(distribution))
-        if by is None:
-            records.append(load_plugin(point, distribution, version))
+    found, damaged = installed_plugins()
+    records = [_disabled(record) or record for record in damaged]
+    enabled = []
+    for point, record in sorted(found, key=lambda each: _place(each[1])):
+        disabled = _disabled(record)
+        if disabled is None:
+            enabled.append((point, record))
         else:
-            reason = f"{settings.DISABLE} names {by!r}"
-            records.append(PluginRecord(point.name, point.value, distribution, version, "disabled", reason))
-    return Registry(records)
+            records.append(disabled)
+    fatal = {_place(record): record for record in fatal_plugins(enabled, _try_first)}
+    records += [fatal.get(_place(record)) or load_plugin(record, point) for point, record in enabled]
+    return Registry(sorted(records, key=_place))
 
 
-def _origin(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution an entry point came with."""
-    if point.dist is None:
-        return "an unknown distribution", ""
-    return point.dist.metadata["Name"] or "an unnamed distribution", point.dist.version or ""
+def _place(record: PluginRecord) -> tuple[str, str]:
+    return record.name, record.distribution
+
+
+def _disabled(record: PluginRecord) -> PluginRecord | None:
+    """This plug-in as a disabled one, if ``THUNDERSTONE_DISABLE`` names it or its distribution."""
+    own = {settings.normalized(record.name), settings.normalized(record.distribution)}
+    for name in settings.disabled_names():
+        if settings.normalized(name) in own:
+            return replace(record, state="disabled", reason=f"{settings.DISABLE} names {name!r}", hint="")
+    return None
 
 
 _registry: Registry | None = None
+_try_first = False
+
+
+@contextmanager
+def plugins_tried_first() -> Iterator[None]:
+    """Inside, plug-ins are loaded in a child process before they are loaded here; see `fatal_plugins`."""
+    global _try_first
+    outer, _try_first = _try_first, True
+    try:
+        yield
+    finally:
+        _try_first = outer
 
 
 def registry() -> Registry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from thunderstone.generation.choice import LOG_PROBABILITIES, Choice, Processor
 from thunderstone.generation.forward import check_positions
 from thunderstone.generation.prompts import checked_prompts
 from thunderstone.generation.texts import Generation, GrowingTexts
+from thunderstone.generation.watch import Watch
 from thunderstone.isolation import ModuleState, RandomState
 
 WHO = "generate"
@@ -40,6 +41,7 @@ def generate(
     max_positions: int | None = None,
     use_cache: bool = True,
     pad_token: int = 0,
+    on_progress: Callable[[float], object] | None = None,
 ) -> Generation:
     """Continue prompts, token by token.
 
@@ -72,6 +74,7 @@ def generate(
         max_positions: The most positions the module has; None takes ``module.config.max_position_embeddings``.
         use_cache: False uses the plain loop with a Hugging Face model too.
         pad_token: What stands in `Generation.tokens` after a text's end.
+        on_progress: Called after every token of a batch of texts with the share that is done, 0 to 1.
 
     Returns:
         The continuations, on the module's device.
@@ -108,12 +111,12 @@ def generate(
     # Prompts of like length together, which keeps padding short.
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     size = max_sequences or len(rows)
-    parts = []
+    parts, watch = [], Watch(len(rows), width, on_progress)
     with _still(inner, device):
         for start in range(0, len(rows), size):
             part = order[start : start + size]
             texts = GrowingTexts(len(part), width, stops, pad, device, log_probabilities is not None)
-            loop(inner, [rows[row] for row in part], texts, choice, uniforms[part])
+            loop(inner, [rows[row] for row in part], texts, choice, uniforms[part], watch)
             parts.append(texts.finished())
     return _joined(parts, order, pad)
 

@@ -16,6 +16,7 @@ from thunderstone.generation.forward import accepted
 from thunderstone.generation.plain_loop import unpadded
 from thunderstone.generation.prompts import left_padded
 from thunderstone.generation.texts import GrowingTexts
+from thunderstone.generation.watch import Watch
 
 
 def has_own_loop(module: nn.Module) -> bool:
@@ -39,7 +40,9 @@ def has_own_loop(module: nn.Module) -> bool:
     return bool(getattr(module, "can_generate", lambda: True)())
 
 
-def run(module: Any, prompts: list[Tensor], texts: GrowingTexts, choice: Choice, uniforms: Tensor) -> None:
+def run(
+    module: Any, prompts: list[Tensor], texts: GrowingTexts, choice: Choice, uniforms: Tensor, watch: Watch
+) -> None:
     """Fill `texts` with continuations of the prompts, as `thunderstone.generation.plain_loop.run` does."""
     takes_mask = "attention_mask" in accepted(module)
     if takes_mask:
@@ -49,10 +52,12 @@ def run(module: Any, prompts: list[Tensor], texts: GrowingTexts, choice: Choice,
         batches = [[i for i, prompt in enumerate(prompts) if len(prompt) == length] for length in lengths]
     for batch in batches:
         ids, mask = left_padded([prompts[row] for row in batch], 0)
-        steps = _Steps(torch.tensor(batch, device=ids.device), mask, texts, choice, uniforms)
+        steps = _Steps(torch.tensor(batch, device=ids.device), mask, texts, choice, uniforms, watch)
         arguments = {"attention_mask": mask} if takes_mask else {}
+        watch.begin(len(batch))
         with _neutral_configuration(module, texts.tokens.shape[1]):
             module.generate(ids, logits_processor=[steps], stopping_criteria=[steps.finished], **arguments)
+        watch.end()
 
 
 class _Steps:
@@ -62,7 +67,10 @@ class _Steps:
     draws, and no global generator is drawn from.
     """
 
-    def __init__(self, rows: Tensor, mask: Tensor, texts: GrowingTexts, choice: Choice, uniforms: Tensor) -> None:
+    def __init__(
+        self, rows: Tensor, mask: Tensor, texts: GrowingTexts, choice: Choice, uniforms: Tensor, watch: Watch
+    ) -> None:
+        self.watch = watch
         self.rows, self.texts, self.choice, self.uniforms = rows, texts, choice, uniforms
         self.padding = (mask == 0).sum(dim=1)
         self.step = 0
@@ -76,6 +84,7 @@ class _Steps:
         tokens, log_probabilities = self.choice(groups, scores[going], uniforms)
         self.texts.append(rows, tokens, log_probabilities)
         self.step += 1
+        self.watch.step()
         chosen = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         chosen[going] = tokens
         return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)

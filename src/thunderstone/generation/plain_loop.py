@@ -9,9 +9,12 @@ from thunderstone.generation.choice import Choice
 from thunderstone.generation.forward import accepted, next_logits, takes_padding
 from thunderstone.generation.prompts import left_padded
 from thunderstone.generation.texts import GrowingTexts
+from thunderstone.generation.watch import Watch
 
 
-def run(module: nn.Module, prompts: list[Tensor], texts: GrowingTexts, choice: Choice, uniforms: Tensor) -> None:
+def run(
+    module: nn.Module, prompts: list[Tensor], texts: GrowingTexts, choice: Choice, uniforms: Tensor, watch: Watch
+) -> None:
     """Fill `texts` with continuations of the prompts.
 
     Where the module takes an attention mask and positions, prompts of different lengths share a batch, padded on the
@@ -23,16 +26,17 @@ def run(module: nn.Module, prompts: list[Tensor], texts: GrowingTexts, choice: C
         texts: Where tokens go.
         choice: How they are chosen.
         uniforms: (B, L) float64, the draws.
+        watch: Is told of every step.
     """
     names = accepted(module)
     rows = torch.arange(len(prompts), device=prompts[0].device)
     if takes_padding(names):
-        _run_batch(module, names, rows, prompts, texts, choice, uniforms)
+        _run_batch(module, names, rows, prompts, texts, choice, uniforms, watch)
         return
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=rows.device)
     for length in lengths.unique().tolist():
         chosen = rows[lengths == length]
-        _run_batch(module, names, chosen, [prompts[row] for row in chosen.tolist()], texts, choice, uniforms)
+        _run_batch(module, names, chosen, [prompts[row] for row in chosen.tolist()], texts, choice, uniforms, watch)
 
 
 def _run_batch(
@@ -43,7 +47,9 @@ def _run_batch(
     texts: GrowingTexts,
     choice: Choice,
     uniforms: Tensor,
+    watch: Watch,
 ) -> None:
+    watch.begin(len(rows))
     ids, mask = left_padded(prompts, 0)
     padding = (mask == 0).sum(dim=1)
     for step in range(texts.tokens.shape[1]):
@@ -51,13 +57,15 @@ def _run_batch(
         groups = unpadded(ids, padding) if choice.processors else []
         tokens, scores = choice(groups, logits, uniforms[rows.to(uniforms.device), step])
         texts.append(rows, tokens, scores)
+        watch.step()
         # Finished texts leave the batch.
         going = ~texts.stopped[rows]
         if not bool(going.any()):
-            return
+            break
         ids = torch.cat([ids, tokens.unsqueeze(1)], dim=1)[going]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)[going]
         rows, padding = rows[going], padding[going]
+    watch.end()
 
 
 def unpadded(ids: Tensor, padding: Tensor) -> list[tuple[Tensor, Tensor]]:

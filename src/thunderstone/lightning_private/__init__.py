@@ -67,6 +67,7 @@ from thunderstone.lightning_private.results import (
     logger_connector_state,
     new_result,
     result_arguments,
+    set_callback_metric,
     set_first_batch,
     set_last_logged,
 )
@@ -127,6 +128,7 @@ __all__ = [
     "result_arguments",
     "run_stage",
     "running_hook",
+    "set_callback_metric",
     "set_callbacks",
     "set_first_batch",
     "set_last_logged",

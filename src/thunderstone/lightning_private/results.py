@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
+from torch import Tensor
 
 
 def last_logged(result: Any) -> Any:
@@ -45,6 +46,15 @@ def load_logger_connector_state(trainer: Trainer, state: dict[str, Any]) -> None
     connector._callback_metrics = dict(state["callback"])
     connector._first_loop_iter = state["first_batch"]
     connector._current_fx = state["hook"]
+
+
+def set_callback_metric(trainer: Trainer, key: str, value: Tensor) -> None:
+    """Put a value where callbacks find it under `key`: EarlyStopping and ModelCheckpoint as their ``monitor``.
+
+    Through the public `trainer.callback_metrics` it would work too, but at an epoch's end reading that computes every
+    epoch metric, which waits for all processes where one is synchronised; not all of them may be putting something.
+    """
+    trainer._logger_connector._callback_metrics[key] = value
 
 
 def set_first_batch(trainer: Trainer, first: bool) -> None:

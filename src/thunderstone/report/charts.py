@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from thunderstone.report.model import Point, ShownRun
+from thunderstone.report.model import Point, ShownRun, ShownTable
 
 WIDTH, HEIGHT = 480, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 10, 10, 30
@@ -26,6 +26,9 @@ class Line:
         paths: Points of its connected parts as SVG wants them; a value that is no finite number is a gap.
         dots: Points of parts that are a single one.
         last: The last value as text.
+        smallest: The smallest value and its step; None where no value is finite.
+        largest: The same of the largest.
+        end: The last value and its step.
     """
 
     run: str
@@ -34,6 +37,9 @@ class Line:
     paths: Sequence[str]
     dots: Sequence[tuple[float, float]]
     last: str
+    smallest: Point | None
+    largest: Point | None
+    end: Point
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,35 @@ def _chart(name: str, runs: Sequence[ShownRun], colours: Mapping[str, int]) -> C
         parts = [[place(point) for point in part] for part in _parts(thin(curve))]
         paths = [" ".join(f"{x},{y}" for x, y in part) for part in parts if len(part) > 1]
         dots = [part[0] for part in parts if len(part) == 1]
-        lines.append(Line(run.name, index, colours[run.group], paths, dots, f"{curve[-1][1]:.6g}"))
+        finite = [point for point in curve if math.isfinite(point[1])]
+        smallest = min(finite, key=_value, default=None)
+        largest = max(finite, key=_value, default=None)
+        last = f"{curve[-1][1]:.6g}"
+        lines.append(Line(run.name, index, colours[run.group], paths, dots, last, smallest, largest, curve[-1]))
     x_ticks = [(place((x, y_low))[0], text) for x, text in _ticks(x_low, x_high)]
     y_ticks = [(place((x_low, y))[1], text) for y, text in _ticks(y_low, y_high)]
     return Chart(name, lines, x_ticks, y_ticks, any(len(curve) > _MOST_POINTS for _, _, curve in curves))
+
+
+def extremes(chart: Chart) -> ShownTable:
+    """The smallest, the largest and the last value of every run's curve, and the steps of the first two.
+
+    They are those of all values, also where only some are drawn.
+    """
+    rows = [
+        [
+            line.run,
+            *((line.smallest[1], line.smallest[0]) if line.smallest else (None, None)),
+            *((line.largest[1], line.largest[0]) if line.largest else (None, None)),
+            line.end[1],
+        ]
+        for line in chart.lines
+    ]
+    return ShownTable(chart.name, ("run", "smallest", "at step", "largest", "at step", "last"), rows)
+
+
+def _value(point: Point) -> float:
+    return point[1]
 
 
 def thin(curve: Sequence[Point]) -> list[Point]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thunderstone.comparison import results as log
 from thunderstone.comparison.launchers import STDERR
+from thunderstone.comparison.notes import notes
 from thunderstone.comparison.schedule import last_lines
 from thunderstone.errors import RequestError
 from thunderstone.report.folders import read_folder
@@ -65,6 +66,11 @@ def read_comparison(folder: Path) -> Report:
     title = f"{description.get('metric', 'Comparison')}: {' · '.join(order)}"
     report = Report(title, runs, command=description.get("command", ()))
     report.directory = str(description.get("directory", ""))
+    # The table is of these; runs that were asked for earlier are in the folder too.
+    seeds = description.get("seeds", [seed for _, seed in keys])
+    compared = [results[key] for key in keys if key[0] in order and key[1] in seeds]
+    guessed = description.get("mode") if description.get("mode_guessed") else None
+    report.notes += notes(compared, str(description.get("metric")), guessed)
     summary = folder / "summary.csv"
     if summary.is_file():
         with summary.open(newline="", encoding="utf-8") as file:

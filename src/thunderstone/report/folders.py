@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thunderstone.report import csv_files
+from thunderstone.report import csv_files, event_files
 from thunderstone.report.model import Picture, ShownRun
 from thunderstone.tracking.run_record import NAME, read_record
 
 _MARKS = (NAME, "scalars.csv", "metrics.csv")
+_READERS = {
+    "scalars.csv": csv_files.long_scalars,
+    "metrics.csv": csv_files.wide_scalars,
+    event_files.PATTERN: event_files.event_scalars,
+}
 _FACTS = (
     "started",
     "ended",
@@ -32,7 +38,7 @@ _FACTS = (
 def run_folders(root: Path) -> Iterator[Path]:
     """The folders of runs in and below `root`, in order; none inside another."""
     for parent, folders, files in os.walk(root):
-        if any(mark in files for mark in _MARKS):
+        if any(mark in files for mark in _MARKS) or fnmatch.filter(files, event_files.PATTERN):
             folders.clear()
             yield Path(parent)
         folders.sort()
@@ -42,7 +48,7 @@ def read_folder(folder: Path, name: str, group: str = "") -> ShownRun:
     """One run from its folder and what is below it.
 
     Args:
-        folder: Has a `run.json`, a `scalars.csv` or a `metrics.csv`, or several of them.
+        folder: Has a `run.json`, a `scalars.csv`, a `metrics.csv` or TensorBoard's event files, or several of them.
         name: What the report calls the run.
         group: See `ShownRun`.
     """
@@ -84,8 +90,14 @@ def put_record(run: ShownRun, record: dict[str, Any]) -> None:
 
 
 def _read_scalars(run: ShownRun, folder: Path) -> None:
-    for file, read in (("scalars.csv", csv_files.long_scalars), ("metrics.csv", csv_files.wide_scalars)):
-        for path in _own(folder, file):
+    for file, read in _READERS.items():
+        paths = _own(folder, file)
+        if paths and file == event_files.PATTERN and not event_files.can_be_read():
+            run.notes.append(
+                "What is only in TensorBoard's own files is not shown: pip install tensorboardX, and it is read."
+            )
+            continue
+        for path in paths:
             try:
                 found: dict[str, list[tuple[float, float]]] = {}
                 lost = read(path, found)
@@ -93,14 +105,12 @@ def _read_scalars(run: ShownRun, folder: Path) -> None:
                 run.notes.append(f"{path.name} cannot be read: {error}.")
                 continue
             if lost:
-                plural = "s" if lost > 1 else ""
-                run.notes.append(f"{path.relative_to(folder)}: {lost} line{plural} could not be read and are left out.")
+                said = f"{lost} {'record' if file == event_files.PATTERN else 'line'}{'s' if lost > 1 else ''}"
+                run.notes.append(f"{path.relative_to(folder)}: {said} could not be read and are left out.")
             for key, points in found.items():
                 # What both a logger and the comparison have written down is one curve: the one with more points.
                 if len(points) > len(run.curves.get(key, ())):
                     run.curves[key] = points
-    if not run.curves and _own(folder, "events.out.tfevents.*"):
-        run.notes.append("Its numbers are in TensorBoard's own file, which is not read here.")
     for key, points in run.curves.items():
         run.metrics.setdefault(key, points[-1][1])
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from thunderstone.report.charts import HEIGHT, WIDTH, charts, colours_of
+from thunderstone.report.charts import HEIGHT, WIDTH, charts, colours_of, extremes
 from thunderstone.report.model import Picture, Report, ShownRun, ShownTable
 
 _COLOURS = 8
+_FEW = 6  # so many rows below a chart are in nobody's way
+# What a file of texts holds is a number where it is written as one: `007`, `1_000` and ` 7` are names.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|-?(nan|inf)")
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 
 
 def page(report: Report) -> str:
@@ -27,7 +32,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, number_columns=number_columns, source=source, facts=facts, command=command
+        number=number, number_columns=number_columns, source=source, facts=facts, command=command, extremes=extremes
     )
     colours = colours_of(report.runs)
     groups = [
@@ -40,6 +45,7 @@ def page(report: Report) -> str:
         charts=charts(report.runs),
         groups=groups,
         palette=_COLOURS,
+        few=_FEW,
         width=WIDTH,
         height=HEIGHT,
     )
@@ -67,11 +73,11 @@ def number(value: Any) -> dict[str, Any]:
     if value is None:
         return {"text": "", "exact": "", "sort": None}
     if isinstance(value, str):
-        try:
-            read = float(value)
-        except ValueError:
+        if not _NUMBER.fullmatch(value):
             return {"text": value, "exact": value, "sort": None}
-        exact, value = value, read
+        exact, value = value, float(value)
+        if _WHOLE.fullmatch(exact):
+            return {"text": exact, "exact": exact, "sort": repr(value)}
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         exact = repr(value)
     else:

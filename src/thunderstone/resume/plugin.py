@@ -5,6 +5,8 @@ from __future__ import annotations
 from thunderstone.markers import hookimpl
 from thunderstone.specs import MethodSpec
 
+THUNDERSTONE_API = "1.0"
+
 
 @hookimpl
 def thunderstone_methods() -> list[MethodSpec]:
@@ -15,5 +17,6 @@ def thunderstone_methods() -> list[MethodSpec]:
             target="thunderstone.resume:ExactResume",
             family="host",
             summary="A resumed run ends with the same bits as one that was never interrupted",
+            conformance="thunderstone.resume.conformance:RESUME",
         )
     ]

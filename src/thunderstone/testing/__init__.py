@@ -7,6 +7,7 @@ latter.
 from __future__ import annotations
 
 from thunderstone.testing.checks import CHECKS
+from thunderstone.testing.declared import subject_of
 from thunderstone.testing.outcome import Check, CheckFailure, CheckRecord, CheckSkipped
 from thunderstone.testing.parametrization import parametrize_with_checks
 from thunderstone.testing.runner import check_method, run_check
@@ -22,4 +23,5 @@ __all__ = [
     "check_method",
     "parametrize_with_checks",
     "run_check",
+    "subject_of",
 ]

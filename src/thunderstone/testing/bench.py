@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -115,6 +115,29 @@ class Bench:
             ) from error
         except Exception as error:
             raise CheckFailure(f"[{case.name}, {setting.name}] {type(error).__name__}: {error}") from error
+
+
+def expected_entries(bench: Bench, plain: Run) -> list[Entry]:
+    """What the module logs in as many trainings as the subject's rounds.
+
+    The step that Lightning gives loggers goes on from one to the next; where the module gives it, each is the first.
+    """
+    steps = steps_of_a_round(plain)
+    return [
+        (step if step is None or is_direct(metrics) else step + number * steps, metrics)
+        for number in range(bench.subject.rounds)
+        for step, metrics in plain.entries
+    ]
+
+
+def is_direct(metrics: Mapping[str, float]) -> bool:
+    """Whether a module of the zoo has made this entry by a call of the logger, with a step of its own choice."""
+    return "direct" in metrics
+
+
+def steps_of_a_round(plain: Run) -> int:
+    """How far the step that loggers are given gets in one training."""
+    return 1 + max((step for step, _ in plain.entries if step is not None), default=-1)
 
 
 def own_entries(bench: Bench, run: Run) -> list[Entry]:

@@ -11,6 +11,20 @@ if TYPE_CHECKING:
 
 Status = Literal["passed", "failed", "expected-failure", "skipped"]
 
+RULES = {
+    1: "off means off",
+    2: "on means on",
+    3: "matches an independent reference",
+    4: "resumes exactly",
+    5: "leaves nothing behind",
+    6: "counts once",
+    7: "runs where the Trainer runs",
+    8: "composes",
+    9: "reports",
+    10: "explains itself",
+}
+"""The ten rules in a few words, by number."""
+
 
 class CheckFailure(AssertionError):
     """A method breaks a rule; the message says where and how."""
@@ -49,6 +63,7 @@ class Check:
         name: E.g. ``"resumes_mid_epoch"``.
         rule: Number of the rule, 1 to 10.
         summary: One line.
+        function: Does it: takes the bench with the subject, and raises CheckFailure or CheckSkipped.
     """
 
     name: str

@@ -34,6 +34,8 @@ class Subject:
         plain_first_step: The first forward pass sees the weights the module was built with, so what it logs equals
             the run without the method. False for a method that changes weights before training, e.g. a pruner.
         reports: The default setting reports at least one scalar in a short run.
+        rounds: How many trainings one `fit` is in the default setting, for a method that owns the rounds: what is
+            counted is then held against that many.
         reference: Compares the method with an independent implementation and raises AssertionError where they differ.
             Given a method in its default setting. None where the method's own tests do it.
         expected_failures: Names of checks it cannot pass, each with the reason. Strict: such a check must fail.
@@ -48,6 +50,7 @@ class Subject:
     changes_weights: bool = True
     plain_first_step: bool = True
     reports: bool = True
+    rounds: int = 1
     reference: Callable[[Method], None] | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,6 +67,9 @@ class Subject:
             for name in getattr(self, attribute) or ():
                 if name not in CASES and not self.cases:
                     raise ArgumentError("Subject", attribute, name, "there is no such module", suggestion(name, CASES))
+        if not isinstance(self.rounds, int) or self.rounds < 1:
+            hint = "a method that trains once more has rounds=2"
+            raise ArgumentError("Subject", "rounds", self.rounds, "it must be a whole number from 1 on", hint)
         if self.cases and self.zoo is not None:
             hint = "leave one of the two out"
             raise ArgumentError("Subject", "cases", self.cases, "zoo= names modules to be tried on as well", hint)

@@ -7,18 +7,19 @@ row a value: unlike one column a metric, a metric that appears late doesn't make
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thunderstone.tracking.configuration import primitive
 from thunderstone.tracking.numbered import claimed
-from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.records import Artifact, Counted, Record, Table
 from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
 from thunderstone.tracking.sink import Sink
@@ -33,6 +34,7 @@ class FolderSink(Sink):
         config.json                          every method and its arguments
         scalars.csv                          step,epoch,key,value
         tables/METHOD/NAME_stepN.csv
+        histograms/METHOD/NAME_stepN.csv     low,high,count: a row an interval
         figures/METHOD/NAME_stepN.png
         artifacts/METHOD/NAME_stepN.EXT      a copy, and its type and metadata in NAME_stepN.json
 
@@ -78,12 +80,10 @@ class FolderSink(Sink):
         self._config = config
 
     def table(self, record: Record) -> None:
-        table: Table = record.value
-        path = self._claim("tables", record, ".csv")
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(table.columns)
-            writer.writerows([cell(value) for value in row] for row in table.rows)
+        self._claim("tables", record, ".csv").write_bytes(as_csv(record.value).encode())
+
+    def histogram(self, record: Record, counted: Counted) -> None:
+        self._claim("histograms", record, ".csv").write_bytes(as_csv(counted.table()).encode())
 
     def figure(self, record: Record, png: bytes) -> None:
         self._claim("figures", record, ".png").write_bytes(png)
@@ -97,23 +97,15 @@ class FolderSink(Sink):
             shutil.copytree(source, target)
         else:
             shutil.copy2(source, target)
-        description = {
-            "method": record.method,
-            "name": record.name,
-            "type": artifact.type,
-            "path": f"{folder.name}/{source.name}",
-            "step": record.step,
-            "epoch": record.epoch,
-            "metadata": primitive(artifact.metadata),
-        }
-        folder.with_name(f"{folder.name}.json").write_text(_json(description), encoding="utf-8")
+        description = described(record, f"{folder.name}/{source.name}")
+        folder.with_name(f"{folder.name}.json").write_text(description, encoding="utf-8")
 
     def _claim(self, kind: str, record: Record, suffix: str) -> Path:
         """A path that nothing has been written to, reserved; a folder where there is no suffix."""
-        *parents, name = [_safe(part) for part in record.key.split("/")]
-        folder = self.root().joinpath(kind, *parents)
+        place = place_of(kind, record)
+        folder = self.root() / place.parent
         folder.mkdir(parents=True, exist_ok=True)
-        return claimed(folder, f"{name}_step{record.step}", suffix)
+        return claimed(folder, place.name, suffix)
 
     @staticmethod
     def _write_configuration(root: Path, config: Mapping[str, Any]) -> None:
@@ -124,6 +116,37 @@ class FolderSink(Sink):
                 path.write_text(content, encoding="utf-8")
             if path.read_text(encoding="utf-8") == content:
                 return
+
+
+def place_of(kind: str, record: Record) -> PurePosixPath:
+    """Where a record's file is below a run's folder, without its suffix: ``KIND/METHOD/NAME_stepN``."""
+    *parents, name = [_safe(part) for part in record.key.split("/")]
+    return PurePosixPath(kind, *parents, f"{name}_step{record.step}")
+
+
+def as_csv(table: Table) -> str:
+    """A table as CSV, with a first line of the columns' names."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(table.columns)
+    writer.writerows([cell(value) for value in row] for row in table.rows)
+    return text.getvalue()
+
+
+def described(record: Record, path: str) -> str:
+    """What is to be known of a record's artifact, as JSON; `path` is that of its copy, seen from the description."""
+    artifact: Artifact = record.value
+    return _json(
+        {
+            "method": record.method,
+            "name": record.name,
+            "type": artifact.type,
+            "path": path,
+            "step": record.step,
+            "epoch": record.epoch,
+            "metadata": primitive(artifact.metadata),
+        }
+    )
 
 
 def existing(artifact: Artifact) -> Path:

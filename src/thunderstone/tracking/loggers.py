@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from thunderstone.tracking.figures import pixels
 from thunderstone.tracking.folder import FolderSink, local
-from thunderstone.tracking.records import Record
+from thunderstone.tracking.records import Counted, Record
 from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.sink import Sink
 
@@ -51,6 +51,9 @@ class LoggerSink(Sink):
     def table(self, record: Record) -> None:
         self._folder.table(record)
 
+    def histogram(self, record: Record, counted: Counted) -> None:
+        self._folder.histogram(record, counted)
+
     def figure(self, record: Record, png: bytes) -> None:
         self._folder.figure(record, png)
 
@@ -66,9 +69,24 @@ class LoggerSink(Sink):
 
 
 class TensorBoardSink(LoggerSink):
-    """TensorBoard: like any logger, and figures appear among its images."""
+    """TensorBoard: like any logger, and figures appear among its images, histograms among its histograms."""
 
     logger: TensorBoardLogger
+
+    def histogram(self, record: Record, counted: Counted) -> None:
+        # Not `add_histogram`, which would want all the values once more.
+        self.logger.experiment.add_histogram_raw(
+            record.key,
+            min=counted.smallest,
+            max=counted.largest,
+            num=int(counted.counts.sum()),
+            sum=counted.total,
+            sum_squares=counted.squares,
+            bucket_limits=counted.edges[1:].tolist(),
+            bucket_counts=counted.counts.tolist(),
+            global_step=record.step,
+        )
+        self.logger.experiment.flush()
 
     def figure(self, record: Record, png: bytes) -> None:
         # `add_figure` would import pyplot, replace the figure's canvas and close it; the picture is the same.

@@ -69,6 +69,12 @@ class RunRecord:
             self._content.setdefault("process", provenance.this_process())
         return self._content
 
+    def update(self, **facts: Any) -> None:
+        """Write what has become known since, in JSON's types, wherever the record was placed."""
+        self.content().update(facts)
+        for path in self.paths:
+            write_json(path, self.content())
+
     def close(self, status: str, reason: str = "", **facts: Any) -> None:
         """Write how the run ended wherever the record was placed; more `facts` may be known now.
 
@@ -86,9 +92,7 @@ class RunRecord:
             "wall_seconds": round(time.perf_counter() - self._began, 3),
             "processor_seconds": round(processor_seconds() - self._processor, 3),
         }
-        self.content().update({**measured, **facts})
-        for path in self.paths:
-            write_json(path, self.content())
+        self.update(**{**measured, **facts})
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thunderstone.tracking.records import Record
+from thunderstone.tracking.records import Counted, Record
 from thunderstone.tracking.run_record import RunRecord
 
 
@@ -22,7 +22,7 @@ class Sink(ABC):
     Attributes:
         name: How a warning calls it, e.g. ``"WandbLogger"``.
         takes_scalars: Whether scalars go here.
-        takes_media: Whether it has room for tables, figures and artifacts.
+        takes_media: Whether it has room for tables, histograms, figures and artifacts.
     """
 
     name: str
@@ -40,12 +40,19 @@ class Sink(ABC):
     def run(self, record: RunRecord) -> None:  # noqa: B027
         """Keep the run's record with the run's files, where a place has files."""
 
+    def finish(self) -> None:  # noqa: B027
+        """The fit is over, and the run's record says how it ended."""
+
     def axis(self, key: str, of: str) -> None:  # noqa: B027
         """Draw the series whose keys match the pattern `of` against the one at `key`, where a place can."""
 
     @abstractmethod
     def table(self, record: Record) -> None:
         """Write a record whose value is a `Table`."""
+
+    @abstractmethod
+    def histogram(self, record: Record, counted: Counted) -> None:
+        """Write a record whose value is a `Histogram`, counted."""
 
     @abstractmethod
     def figure(self, record: Record, png: bytes) -> None:

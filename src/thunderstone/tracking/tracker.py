@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from thunderstone.lightning_private import callbacks_of, set_callbacks
 from thunderstone.markers import hookimpl
@@ -22,10 +24,11 @@ from thunderstone.tracking.configuration import configuration, names
 from thunderstone.tracking.figures import is_figure, render
 from thunderstone.tracking.folder import FolderSink, new_run_folder
 from thunderstone.tracking.loggers import LoggerSink, TensorBoardSink
+from thunderstone.tracking.mlflow_runs import MLFlowSink
 from thunderstone.tracking.provenance import hardware
-from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.records import Artifact, Histogram, Record, Table
 from thunderstone.tracking.run_record import FAILED, FINISHED, INTERRUPTED, RunRecord
-from thunderstone.tracking.scalars import is_scalar, read, snapshot
+from thunderstone.tracking.scalars import is_scalar, read, whole
 from thunderstone.tracking.sink import Sink, TrackingWarning
 from thunderstone.tracking.weights_and_biases import WandbSink
 
@@ -35,12 +38,21 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
+@dataclass
+class _Row:
+    """Scalars of one moment, by key."""
+
+    step: int
+    epoch: int
+    records: dict[str, Record] = field(default_factory=dict)
+
+
 class Tracker:
     """Writes the records of one fit to every logger of its Trainer, or to a folder where there is none.
 
     Scalars wait until the step is over and go out together, in one `log_metrics` call a step, as Lightning's own do;
     waiting also lets a device run ahead, and lets a step that turns out to be the last be written, as Lightning writes
-    it. Tables, figures and artifacts are written at once: what they were made from may change.
+    it. Tables, histograms, figures and artifacts are written at once: what they were made from may change.
 
     Nothing that goes wrong here reaches training: each place for records warns once (`TrackingWarning`), and is tried
     again with the next record. Random states are left as they were, whatever a logger draws.
@@ -55,8 +67,8 @@ class Tracker:
         # Any: Lightning's connectors set attributes (`log_every_n_steps`, `fast_dev_run`) its class does not declare.
         self.trainer: Any = trainer
         self._warned: set[str] = set()
-        # Rows of one moment, by key; there is a second row when a key comes again and both values are to be kept.
-        self._rows: list[dict[str, Record]] = []
+        # Of one moment; there is a second row when a key comes again and both values are to be kept.
+        self._rows: list[_Row] = []
         self._boundary = _StepBoundary(self)
         self._finished = False
         self._run: RunRecord | None = None
@@ -71,22 +83,27 @@ class Tracker:
         set_callbacks(self.trainer, [self._boundary, *self._callbacks()])
         config = self._attempt("the tracker", "the configuration", lambda: configuration(methods))
         self._run = self._attempt("the tracker", "the run's record", lambda: self._record_of_run(config or {}))
-        for sink in self._sinks:
-            if self._run is not None:
-                self._attempt(sink.name, "the run's record", partial(sink.run, self._run))
-            if config is not None:
-                self._attempt(sink.name, "the configuration", partial(sink.configuration, config, names(methods)))
+        with _random_states_kept():
+            for sink in self._sinks:
+                if self._run is not None:
+                    self._attempt(sink.name, "the run's record", partial(sink.run, self._run))
+                if config is not None:
+                    self._attempt(sink.name, "the configuration", partial(sink.configuration, config, names(methods)))
 
     def axis(self, key: str, of: str) -> None:
         """Have the series whose keys match the pattern `of` drawn against the one at `key`, where a logger can."""
-        for sink in self._sinks:
-            self._attempt(sink.name, key, partial(sink.axis, key, of))
+        with _random_states_kept():
+            for sink in self._sinks:
+                self._attempt(sink.name, key, partial(sink.axis, key, of))
 
     def finish(self) -> None:
         """Write what is waiting and let go of the Trainer. Safe to call after an exception, and more than once."""
         self.flush()
         if not self._finished and self._run is not None:
             self._attempt("the tracker", "the end of the run", partial(self._close, self._run))
+            with _random_states_kept():
+                for sink in self._sinks:
+                    self._attempt(sink.name, "the end of the run", sink.finish)
         self._finished = True
         if self._boundary in callbacks_of(self.trainer):
             set_callbacks(self.trainer, list(self._callbacks()))
@@ -97,27 +114,24 @@ class Tracker:
         if not self._sinks or self.trainer.sanity_checking:
             return
         value = record.value
-        if isinstance(value, Table):
-            self._each(record, lambda sink: sink.table(record))
-        elif isinstance(value, Artifact):
-            self._each(record, lambda sink: sink.artifact(record))
-        elif is_figure(value):
-            png = self._attempt("matplotlib", record.key, partial(render, value))
-            if png is not None:
-                self._each(record, lambda sink: sink.figure(record, png))
-        else:
+        if is_scalar(value):
+            # Asked for first: the rest is seldom.
             try:
                 self._keep(record)
             except Exception as error:
                 self._warn(record.method, record.key, error)
             if self._finished:
                 self.flush()
+            return
+        with _random_states_kept():
+            self._show(record)
 
     def flush(self) -> None:
         """Write the scalars that are waiting."""
-        rows, self._rows = self._rows, []
-        for row in rows:
-            self._write(row)
+        if self._rows:
+            rows, self._rows = self._rows, []
+            for row in rows:
+                self._write(row)
 
     # -- the run's record ----------------------------------------------------------------------------------------------
 
@@ -149,42 +163,65 @@ class Tracker:
     # -- scalars -------------------------------------------------------------------------------------------------------
 
     def _keep(self, record: Record) -> None:
-        if not is_scalar(record.value):
-            raise TypeError(
-                f"a {type(record.value).__name__} is none of the things a method can report: a number or a tensor with "
-                "one element, a Table, a matplotlib Figure, an Artifact"
-            )
-        value = snapshot(record.value)
-        waiting = self._rows[-1] if self._rows else {}
-        last = next(iter(waiting.values()), None)
-        if last is not None and (last.step, last.epoch) != (record.step, record.epoch):
+        if isinstance(record.value, Tensor):
+            whole(record.value)  # raises where it is not to be had
+        row = self._rows[-1] if self._rows else None
+        if row is not None and (row.step != record.step or row.epoch != record.epoch):
             self.flush()
-            waiting = {}
-        earlier = waiting.get(record.key)
+            row = None
+        key = record.key
+        earlier = row.records.get(key) if row is not None else None
         # An optimizer that calls its closure several times a step reports several times: the last one counts, as it
         # does for `self.log`. Outside of a step every value is meant to be seen.
-        if not self._rows or (earlier is not None and not (earlier.within_step and record.within_step)):
-            self._rows.append({})
-        self._rows[-1][record.key] = replace(record, value=value)
+        if row is None or (earlier is not None and not (earlier.within_step and record.within_step)):
+            row = _Row(record.step, record.epoch)
+            self._rows.append(row)
+        row.records[key] = record
 
-    def _write(self, row: dict[str, Record]) -> None:
-        first = next(iter(row.values()))
-        logged = self._is_logging_step(first.step)
-        due = [record for record in row.values() if logged or not record.within_step]
+    def _write(self, row: _Row) -> None:
+        # Lightning also writes a step after which training is to stop.
+        logged = self._is_logging_step(row.step) or (self.trainer.should_stop and self.trainer.log_every_n_steps > 0)
+        due = {key: record.value for key, record in row.records.items() if logged or not record.within_step}
         if not due:
             return
-        keys = ", ".join(record.key for record in due)
-        values = self._attempt("the tracker", keys, lambda: {record.key: read(record.value) for record in due})
+        keys = ", ".join(due)
+        values = self._attempt("the tracker", keys, lambda: {key: read(value) for key, value in due.items()})
         if values is None:
             return
-        for sink in self._sinks:
-            if sink.takes_scalars:
-                self._attempt(sink.name, keys, partial(sink.scalars, values, first.step, first.epoch))
+        with _random_states_kept():
+            for sink in self._sinks:
+                if sink.takes_scalars:
+                    self._attempt(sink.name, keys, partial(sink.scalars, values, row.step, row.epoch))
 
     def _is_logging_step(self, step: int) -> bool:
-        """Whether Lightning writes what `self.log` got in this step: every so many steps, and once it is to stop."""
+        """Whether Lightning writes what `self.log` got in this step, because its turn has come."""
         every = self.trainer.log_every_n_steps
-        return bool(every > 0 and ((step + 1) % every == 0 or self.trainer.should_stop))
+        return bool(every > 0 and (step + 1) % every == 0)
+
+    # -- everything else -----------------------------------------------------------------------------------------------
+
+    def _show(self, record: Record) -> None:
+        value = record.value
+        if isinstance(value, Table):
+            self._each(record, lambda sink: sink.table(record))
+        elif isinstance(value, Histogram):
+            # Keeping the values of every step until it is over would cost a copy of them.
+            if not record.within_step or self._is_logging_step(record.step):
+                counted = self._attempt(record.method, record.key, value.count)
+                if counted is not None:
+                    self._each(record, lambda sink: sink.histogram(record, counted))
+        elif isinstance(value, Artifact):
+            self._each(record, lambda sink: sink.artifact(record))
+        elif is_figure(value):
+            png = self._attempt("matplotlib", record.key, partial(render, value))
+            if png is not None:
+                self._each(record, lambda sink: sink.figure(record, png))
+        else:
+            error = TypeError(
+                f"a {type(value).__name__} is none of the things a method can report: a number or a tensor with one "
+                "element, a Histogram, a Table, a matplotlib Figure, an Artifact"
+            )
+            self._warn(record.method, record.key, error)
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -209,15 +246,12 @@ class Tracker:
         return (callback for callback in callbacks_of(self.trainer) if callback is not self._boundary)
 
     def _attempt(self, who: str, what: str, action: Callable[[], _Result]) -> _Result | None:
-        """What `action` returns, or None after a failure. Random states are as they were."""
-        state = RandomState()
+        """What `action` returns, or None after a failure."""
         try:
             return action()
         except Exception as error:
             self._warn(who, what, error)
             return None
-        finally:
-            state.restore()
 
     def _warn(self, who: str, what: str, error: Exception) -> None:
         if who in self._warned:
@@ -228,6 +262,16 @@ class Tracker:
             "and later records are tried without a further warning.",
             category=TrackingWarning,
         )
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Random states are as they were afterwards: loggers and figures may draw. Not free, so not in every step."""
+    state = RandomState()
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 class _StepBoundary(Callback):
@@ -266,4 +310,6 @@ class _StepBoundary(Callback):
 def _logger_sink(logger: Logger) -> Sink:
     if isinstance(logger, WandbLogger):
         return WandbSink(logger)
+    if isinstance(logger, MLFlowLogger):
+        return MLFlowSink(logger)
     return TensorBoardSink(logger) if isinstance(logger, TensorBoardLogger) else LoggerSink(logger)

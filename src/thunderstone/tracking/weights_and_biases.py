@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from thunderstone.lightning_private import prefixed
 from thunderstone.tracking.configuration import primitive
 from thunderstone.tracking.folder import existing
-from thunderstone.tracking.records import Artifact, Record, Table
+from thunderstone.tracking.records import Artifact, Counted, Record, Table
 from thunderstone.tracking.run_record import RunRecord
 from thunderstone.tracking.scalars import cell
 from thunderstone.tracking.sink import Sink
@@ -89,13 +89,21 @@ class WandbSink(Sink):
         content = wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)
         self._log({record.key: content}, record.step, record.epoch)
 
+    def histogram(self, record: Record, counted: Counted) -> None:
+        import wandb
+
+        content = wandb.Histogram(np_histogram=(counted.counts.tolist(), counted.edges.tolist()))
+        self._log({record.key: content}, record.step, record.epoch)
+
     def figure(self, record: Record, png: bytes) -> None:
         import wandb
-        from PIL import Image
 
-        # From the picture: given the figure itself, wandb would go through pyplot.
-        with Image.open(io.BytesIO(png)) as image:
-            self._log({record.key: wandb.Image(image)}, record.step, record.epoch)
+        # Not the figure itself, with which wandb would go through pyplot, nor its pixels, which it would compress
+        # again. It copies the file while it logs.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "figure.png")
+            path.write_bytes(png)
+            self._log({record.key: wandb.Image(str(path))}, record.step, record.epoch)
 
     def artifact(self, record: Record) -> None:
         import wandb

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from thunderstone import ArgumentError, DataView, Method, UnsupportedSettingError, hookimpl
+from thunderstone import ArgumentError, CompositionError, DataView, Method, UnsupportedSettingError, hookimpl
 from thunderstone.arguments import finite, flag, whole
 from thunderstone_hyperfitting.dropout import without_dropout
 from thunderstone_hyperfitting.epoch_loss import EpochLoss, batch_size
@@ -64,6 +64,7 @@ class Hyperfit(Method):
 
     Raises:
         ArgumentError: An argument is out of range.
+        CompositionError: Another method trains an objective of its own, whose loss says nothing of the target's.
         UnsupportedSettingError: The data cannot be chosen from (a stream, a sampler of its own, nothing in it), the
             learning rate cannot be held, `training_step` returns no loss, or there is nothing to measure on.
     """
@@ -134,7 +135,7 @@ class Hyperfit(Method):
 
             self._measurement = Measurement(
                 type(self).__name__, self.contexts, self.context_length, self.max_new_tokens, self.prompts or [],
-                self.tokenizer, self.model, self.tokens,
+                self.tokenizer, self.model, self.tokens, self.progress,
             )  # fmt: skip
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         self._aside = SetAside(callbacks)
@@ -169,6 +170,7 @@ class Hyperfit(Method):
         super().on_fit_start(trainer, pl_module)
         if not self.enabled:
             return
+        self._refuse_other_losses()
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._optimizers = HeldOptimizers(type(self).__name__, self.lr, trainer.optimizers, schedulers)
         switched_off, self._turn_on = without_dropout(pl_module)
@@ -177,6 +179,16 @@ class Hyperfit(Method):
             f"Hyperfit: constant learning rate {rates}, no weight decay, dropout switched off in "
             f"{len(switched_off)} places."
         )
+
+    def _refuse_other_losses(self) -> None:
+        """A target is met at once where what is trained is near 0 throughout, as a policy gradient's surrogate is."""
+        for answer in self.attachment.manager.hook.compute_loss.get_hookimpls() if self.target_loss else ():
+            if getattr(answer.plugin, "enabled", True):
+                hint = (
+                    f"Hyperfit ends when that loss is below target_loss={self.target_loss:g}; train with one after the "
+                    "other, or pass target_loss=0 and let max_epochs end the run"
+                )
+                raise CompositionError("training loss", type(self).__name__, type(answer.plugin).__name__, hint)
 
     def on_detach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put everything back."""

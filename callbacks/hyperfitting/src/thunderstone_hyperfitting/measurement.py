@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from thunderstone import Table, UnsupportedSettingError
+from thunderstone import Phase, Table, UnsupportedSettingError
 from thunderstone.errors import ArgumentError
 from thunderstone.generation import Generation, GenerationError, end_tokens, generate
 from thunderstone.isolation import RandomState
@@ -35,6 +35,7 @@ class Measurement:
         tokenizer: See `find_tokenizer`.
         model: Name of the submodule that maps ids to logits, or None.
         tokens: Where a batch holds the ids; see `token_ids`.
+        progress: Makes a phase that is shown while something is measured; see `Method.progress`.
 
     Attributes:
         measured_after: The number of epochs after which it was last measured.
@@ -50,7 +51,9 @@ class Measurement:
         tokenizer: str | None,
         model: str | None,
         tokens: str | None,
+        progress: Callable[[str, float | None], Phase] = Phase,
     ) -> None:
+        self._progress = progress
         self.measured_after = -1
         self._who, self._contexts, self._context_length = who, contexts, context_length
         self._max_new_tokens, self._prompts, self._tokenizer = max_new_tokens, prompts, tokenizer
@@ -120,7 +123,8 @@ class Measurement:
         found: dict[str, Any] = {}
         with trainer.precision_plugin.forward_context():
             if self._texts:
-                statistics = prediction_statistics(model, self._texts)
+                with self._progress("predictions", len(self._texts)) as phase:
+                    statistics = prediction_statistics(model, self._texts, after_texts=phase.advance)
                 found["val_loss"] = statistics.pop("loss")
                 found.update(statistics)
             generation = self._continued(model)
@@ -133,10 +137,17 @@ class Measurement:
         return found, generation.as_lists()
 
     def _continued(self, model: nn.Module) -> Generation:
+        width = self._max_new_tokens
         try:
-            return generate(
-                model, self._beginnings, self._max_new_tokens, stop_tokens=self._stop, max_sequences=_AT_ONCE
-            )
+            with self._progress("continuations", width) as phase:
+                return generate(
+                    model,
+                    self._beginnings,
+                    width,
+                    stop_tokens=self._stop,
+                    max_sequences=_AT_ONCE,
+                    on_progress=lambda share: phase.to(share * width),
+                )
         except ArgumentError as error:
             setting = f"contexts of {max(map(len, self._beginnings))} tokens and max_new_tokens={self._max_new_tokens}"
             raise UnsupportedSettingError(self._who, setting, error.reason, error.hint) from error

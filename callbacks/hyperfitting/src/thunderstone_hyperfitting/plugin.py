@@ -2,6 +2,8 @@
 
 from thunderstone import MethodSpec, Reference, hookimpl
 
+THUNDERSTONE_API = "1.0"
+
 _HYPERFITTING = Reference(
     "The Hyperfitting Phenomenon: Sharpening and Stabilizing LLMs for Open-Ended Text Generation",
     "Carlsson, Liu, Ward, Kurfali, Nivre",
@@ -20,5 +22,6 @@ def thunderstone_methods() -> list[MethodSpec]:
             "hyperfitting",
             "Trains on very few samples to next to no loss: greedy texts of a language model become more diverse",
             _HYPERFITTING,
+            conformance="thunderstone_hyperfitting.conformance:HYPERFIT",
         ),
     ]

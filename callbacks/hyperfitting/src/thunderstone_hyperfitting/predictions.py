@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,13 +30,19 @@ def reading(module: nn.Module) -> Iterator[torch.device]:
         random_state.restore()
 
 
-def prediction_statistics(model: nn.Module, texts: Sequence[Tensor], batch_size: int = 16) -> dict[str, float]:
+def prediction_statistics(
+    model: nn.Module,
+    texts: Sequence[Tensor],
+    batch_size: int = 16,
+    after_texts: Callable[[int], None] = lambda count: None,
+) -> dict[str, float]:
     """Means over every token but the first of each text, given the tokens before it.
 
     Args:
         model: Maps ids (N, L) to logits (N, L, V), a tensor or an object with ``.logits``.
         texts: Ids, int64 (length,), at least two each.
         batch_size: How many texts of one length the model sees at once.
+        after_texts: Called after each batch with the number of its texts, to show how far it is.
 
     Returns:
         ``loss``: cross-entropy in nats; ``entropy`` of the predicted distributions in nats; ``top1_probability``.
@@ -55,6 +61,7 @@ def prediction_statistics(model: nn.Module, texts: Sequence[Tensor], batch_size:
                 means = [float(loss), float(prediction_entropy(logits)), float(top1_probability(logits))]
                 sums += torch.tensor(means, dtype=torch.float64) * future.numel()
                 count += future.numel()
+                after_texts(len(ids))
     values = (sums / count).tolist()
     return dict(zip(("loss", "entropy", "top1_probability"), values, strict=True))
 

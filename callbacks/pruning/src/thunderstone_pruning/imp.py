@@ -88,6 +88,10 @@ class IMP(PruningMethod):
         self._mark_at = 0
         self._marked = False
 
+    def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how many rounds there will be, for whoever watches."""
+        self.attachment.rounds.last = self.rounds
+
     # -- the place to rewind to ----------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -49,7 +49,8 @@ def loss_gradients(
     total: dict[str, Tensor] = {}
     found = 0
     attachment = method.attachment
-    with training_pass(who, trainer, module, occasion) as drawn:
+    phase = method.progress("gradients", min(batches, trainer.num_training_batches))
+    with phase, training_pass(who, trainer, module, occasion) as drawn:
         for batch in drawn:
             gradients, losses = _one(method, trainer, attachment.micro_batch(batch))
             if losses == 0:
@@ -60,6 +61,7 @@ def loss_gradients(
                     gradient = gradient.to_dense() if gradient.is_sparse else gradient
                     total[name] = total[name] + gradient if name in total else gradient.clone()
             found += 1
+            phase.advance()
             if found == batches:
                 break
     if found == 0:

@@ -49,6 +49,11 @@ class Ticket:
 def load_ticket(path: str | Path, *, who: str = "load_ticket", argument: str = "path") -> Ticket:
     """Read a ticket, or the masks in a Lightning checkpoint of a run with a pruning method (without its weights).
 
+    Args:
+        path: The file.
+        who: Who asks, for messages.
+        argument: What its argument is called, for messages.
+
     Raises:
         ArgumentError: There is no such file, or no masks are in it.
     """

@@ -75,7 +75,13 @@ def layer_masks(
 ) -> Masks:
     """Masks of the weights with the largest scores in each layer, `keep[name]` of them: exactly as many.
 
-    Arguments, result and errors as in `global_masks`. A layer may be emptied: that is what a `keep` of 0 asks for.
+    Result and errors as in `global_masks`. A layer may be emptied: that is what a `keep` of 0 asks for.
+
+    Args:
+        scores: A tensor for each layer, of its shape.
+        keep: How many weights of each layer stay.
+        remaining: Masks of what is left; the rest is looked past. None: everything.
+        who: Who asks, for messages.
     """
     before = _remaining(scores, remaining, who)
     _check_scores(scores, before, who)

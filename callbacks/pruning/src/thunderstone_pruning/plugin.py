@@ -2,6 +2,8 @@
 
 from thunderstone import MethodSpec, Reference, StrategySpec, hookimpl
 
+THUNDERSTONE_API = "1.0"
+
 _MAGNITUDE = Reference(
     "Learning both Weights and Connections for Efficient Neural Networks",
     "Han, Pool, Tran, Dally",
@@ -86,6 +88,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Finds lottery tickets: trains, prunes, rewinds and trains again, round after round",
             _TICKETS,
+            conformance="thunderstone_pruning.conformance:IMP",
         ),
         MethodSpec(
             "fixed_mask",
@@ -93,6 +96,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Trains under the masks of a file: a lottery ticket, its controls, or another run's masks",
             _TICKETS,
+            conformance="thunderstone_pruning.conformance:FIXED_MASK",
         ),
         MethodSpec(
             "random_pruning",
@@ -100,6 +104,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Removes random weights before the first step, with exact densities by layer",
             _RANDOM,
+            conformance="thunderstone_pruning.conformance:RANDOM_PRUNING",
         ),
         MethodSpec(
             "random_search",
@@ -107,6 +112,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Draws sparse networks before the first step and trains the one with the lowest loss",
             _SEARCH,
+            conformance="thunderstone_pruning.conformance:RANDOM_SEARCH",
         ),
         MethodSpec(
             "snip",
@@ -114,6 +120,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Removes the connections to which the loss answers least, before the first step",
             _SNIP,
+            conformance="thunderstone_pruning.conformance:SNIP",
         ),
         MethodSpec(
             "gradual_pruning",
@@ -121,6 +128,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Prunes by magnitude while the network trains, along a cubic schedule",
             _GRADUAL,
+            conformance="thunderstone_pruning.conformance:GRADUAL_PRUNING",
         ),
         MethodSpec(
             "granet",
@@ -128,6 +136,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Prunes gradually and lets connections move: the smallest go, others grow where gradients are large",
             _GRANET,
+            conformance="thunderstone_pruning.conformance:GRANET",
         ),
         MethodSpec(
             "bip",
@@ -135,6 +144,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Learns which weights to keep while it trains them, the masks by first-order bi-level steps",
             _BIP,
+            conformance="thunderstone_pruning.conformance:BIP",
         ),
         MethodSpec(
             "structured_pruning",
@@ -142,6 +152,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Removes whole channels: what is left is an ordinary module, smaller and faster",
             _FILTERS,
+            conformance="thunderstone_pruning.conformance:STRUCTURED_PRUNING",
         ),
         MethodSpec(
             "layer_tickets",
@@ -149,6 +160,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Removes whole residual blocks before the first step",
             _LAYERS,
+            conformance="thunderstone_pruning.conformance:LAYER_TICKETS",
         ),
         MethodSpec(
             "fixed_structure",
@@ -156,6 +168,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "pruning",
             "Trains the smaller module another run found: fine-tuning, or scratch-E and scratch-B",
             _SCRATCH,
+            conformance="thunderstone_pruning.conformance:FIXED_STRUCTURE",
         ),
     ]
 

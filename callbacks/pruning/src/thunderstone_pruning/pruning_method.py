@@ -67,6 +67,14 @@ class PruningMethod(Method):
         """Put masks in force; they are reported when the epoch ends."""
         self.masks.set(masks)
         self._unreported = True
+        self._show()
+
+    def _show(self) -> None:
+        self.status(sparsity=1 - self.masks.density if self.masks else None)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show how sparse the module is, also where a checkpoint brought the masks."""
+        self._show()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the density, and by layer where that is news."""

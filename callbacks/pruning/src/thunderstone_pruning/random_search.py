@@ -79,13 +79,15 @@ class RandomSearch(PruningMethod):
         weights = {name: parameter.detach() for name, parameter in self._prunable(pl_module).items()}
         keep = distributed(weights, self.density, self.distribution, empty=self.empty, who=who)
         best: tuple[float, Masks] | None = None
-        with training_pass(who, trainer, pl_module) as drawn:
+        phase = self.progress("candidates", self.candidates)
+        with phase, training_pass(who, trainer, pl_module) as drawn:
             batches = [self.attachment.micro_batch(batch) for batch in islice(drawn, self.batches)]
             for number in range(self.candidates):
                 masks = random_masks(weights, keep, self.seed + number, who=who)
                 loss = _masked_loss(trainer, pl_module, weights, masks, batches)
                 if math.isfinite(loss) and (best is None or loss < best[0]):
                     best = loss, masks
+                phase.advance()
         if best is None:
             raise StepError(
                 f"{who}: none of {self.candidates} networks has a finite loss. HINT: look for NaN in weights or data, "

@@ -155,6 +155,11 @@ def load_structure(path: str | Path, *, who: str = "load_structure", argument: s
     The module's weights in that file come with it: ``structure.apply(module)`` and then
     ``module.load_state_dict(structure.weights)`` make of a newly built module the one that was saved.
 
+    Args:
+        path: The file.
+        who: Who asks, for messages.
+        argument: What its argument is called, for messages.
+
     Raises:
         ArgumentError: There is no such file, or no structure is in it.
     """

@@ -155,6 +155,7 @@ class StructureMethod(Method):
         metadata = {**structure.metadata, "parameters_before": before, "parameters_after": _size(module)}
         self._found = replace(structure, weights=None, metadata=metadata)
         self._unreported = True
+        self._show()
 
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
         # Asked for on every process: with some loggers the folder's name is agreed on.
@@ -162,6 +163,15 @@ class StructureMethod(Method):
         if self.structure is not None and trainer.is_global_zero:
             assert self._found is not None
             self._file = replace(self._found, weights=module.state_dict()).save(Path(folder) / self.structure)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show how many of the parameters are gone, also where a checkpoint brought a smaller module."""
+        self._show()
+
+    def _show(self) -> None:
+        if self._found is not None and self._found.metadata.get("parameters_before"):
+            known = self._found.metadata
+            self.status(sparsity=1 - known["parameters_after"] / known["parameters_before"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what is left, and what was removed where that is news."""

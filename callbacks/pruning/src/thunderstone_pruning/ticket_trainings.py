@@ -45,7 +45,11 @@ class Stability:
 
 @dataclass(frozen=True)
 class StabilityReport:
-    """The stability of the whole network and of its tickets, from the densest to the sparsest."""
+    """The stability of the whole network and of its tickets.
+
+    Attributes:
+        levels: From the densest to the sparsest.
+    """
 
     levels: tuple[Stability, ...]
 

@@ -2,6 +2,8 @@
 
 from thunderstone import MethodSpec, Reference, StrategySpec, hookimpl
 
+THUNDERSTONE_API = "1.0"
+
 _SAM = Reference(
     "Sharpness-Aware Minimization for Efficiently Improving Generalization",
     "Foret, Kleiner, Mobahi, Neyshabur",
@@ -58,6 +60,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Steps with the gradient at the worst point of a small neighbourhood: flatter minima for two passes",
             _SAM,
+            conformance="thunderstone_sharpness.conformance:SAM",
         ),
         MethodSpec(
             "asam",
@@ -65,6 +68,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "SAM in a neighbourhood that scales with the weights, so that rescaling a layer changes nothing",
             _ASAM,
+            conformance="thunderstone_sharpness.conformance:ASAM",
         ),
         MethodSpec(
             "saf",
@@ -72,6 +76,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Keeps predictions near those of some epochs ago: flatter minima for a memory and no further pass",
             _SAF,
+            conformance="thunderstone_sharpness.conformance:SAF",
         ),
         MethodSpec(
             "mesa",
@@ -79,6 +84,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Keeps predictions near those of the averaged weights: flatter minima for one forward pass",
             _SAF,
+            conformance="thunderstone_sharpness.conformance:MESA",
         ),
         MethodSpec(
             "gradient_norm",
@@ -86,6 +92,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Descends on the loss plus a penalty on the norm of its gradient; SAM is a special case",
             _GRADIENT_NORM,
+            conformance="thunderstone_sharpness.conformance:GRADIENT_NORM",
         ),
         MethodSpec(
             "ignite",
@@ -93,6 +100,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Surrogates whose output changes little around the weights, for optimising against them",
             _IGNITE,
+            conformance="thunderstone_sharpness.conformance:IGNITE",
         ),
         MethodSpec(
             "sharpness_monitor",
@@ -100,6 +108,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Measures sharpness and curvature as training goes: worst and average case, Hessian, loss landscape",
             _MODERN_LOOK,
+            conformance="thunderstone_sharpness.conformance:SHARPNESS_MONITOR",
         ),
         MethodSpec(
             "opposing_signals",
@@ -107,6 +116,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "sharpness",
             "Finds the paired groups of examples whose losses one step moves in opposite directions",
             _OPPOSING,
+            conformance="thunderstone_sharpness.conformance:OPPOSING_SIGNALS",
         ),
     ]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
 
-from thunderstone import ArgumentError, Method, Table
+from thunderstone import ArgumentError, Method, Phase, Table
 from thunderstone.arguments import finite, one_of, whole
 from thunderstone.isolation import silenced
 from thunderstone_sharpness.measures.adaptive import NORMS, adaptive_sharpness, average_sharpness
@@ -177,16 +180,17 @@ class SharpnessMonitor(Method):
         several = trainer.world_size > 1
         agree = (lambda late: trainer.strategy.reduce_boolean_decision(late, all=False)) if several else None
         clock = Clock(self.budget, agree)
-        loss = clock.limit(module_loss(type(self).__name__, "loss", self.loss, module))
+        going_on: list[Phase] = []
+        loss = _counted(clock.limit(module_loss(type(self).__name__, "loss", self.loss, module)), going_on)
         with silenced(trainer, module), unchanged(module), trainer.precision_plugin.forward_context():
             # Also for the hooks that transfer the batches: they may draw, and should draw alike every time.
             fixed_randomness(trainer.strategy.root_device)
             share_buffers(trainer, module)
-            self.readings = run_battery(self._tasks(trainer, module, loss), clock)
+            self.readings = run_battery(self._tasks(trainer, module, loss, going_on), clock)
         self._report(trainer)
         return self.readings
 
-    def _tasks(self, trainer: Trainer, module: LightningModule, loss: Loss) -> list[Task]:
+    def _tasks(self, trainer: Trainer, module: LightningModule, loss: Loss, going_on: list[Phase]) -> list[Task]:
         batches: list[Any] = []
         eigen: list[EigenResult] = []
 
@@ -250,15 +254,34 @@ class SharpnessMonitor(Method):
         # In forward passes: a gradient is about three, a Hessian-vector product about six, Lanczos 40 products.
         surface = float(self.points**self.dimensions)
         known = 0.0 if "hessian_eigenvalues" in self.measures else 240.0
+        heights = self.points**self.dimensions + 1
         every = {
-            "average_sharpness": Task("average_sharpness", 2.0 * self.draws, average),
-            "worst_case_sharpness": Task("worst_case_sharpness", 3.0 * self.steps, worst_case),
-            "hessian_trace": Task("hessian_trace", 6.0 * self.probes, trace),
+            "average_sharpness": Task("average_sharpness", 2.0 * self.draws, average, evaluations=2 * self.draws + 1),
+            "worst_case_sharpness": Task(
+                "worst_case_sharpness", 3.0 * self.steps, worst_case, evaluations=self.steps + 2
+            ),
+            "hessian_trace": Task("hessian_trace", 6.0 * self.probes, trace, evaluations=self.probes),
             "hessian_eigenvalues": Task("hessian_eigenvalues", 240.0, spectrum),
-            "landscape": Task("landscape", surface, landscape),
-            "eigen_landscape": Task("eigen_landscape", max(surface + known, 241.0), eigen_landscape),
+            "landscape": Task("landscape", surface, landscape, evaluations=heights),
+            "eigen_landscape": Task(
+                "eigen_landscape",
+                max(surface + known, 241.0),
+                eigen_landscape,
+                evaluations=heights if known == 0.0 else None,
+            ),
         }
-        return [Task("loss", 0.0, mean_loss, needed=True), *(every[name] for name in dict.fromkeys(self.measures))]
+        tasks = [
+            Task("loss", 0.0, mean_loss, needed=True, evaluations=1),
+            *(every[name] for name in dict.fromkeys(self.measures)),
+        ]
+        return [replace(task, take=partial(self._shown, task, data, going_on)) for task in tasks]
+
+    def _shown(self, task: Task, data: Callable[[], list[Any]], going_on: list[Phase]) -> Outcome:
+        """Take a measure, and show meanwhile how many losses of batches it has asked for."""
+        total = None if task.evaluations is None else task.evaluations * len(data())
+        with self.progress(task.name, total) as phase:
+            going_on[:] = [phase]
+            return task.take()
 
     def _report(self, trainer: Trainer) -> None:
         rows: list[list[Any]] = []
@@ -281,6 +304,16 @@ class SharpnessMonitor(Method):
             if not numbers:
                 rows.append([reading.name, None, None, reading.status, reading.seconds])
         self.record("measures", Table(["measure", "value", "error", "status", "seconds"], rows))
+
+
+def _counted(loss: Loss, going_on: list[Phase]) -> Loss:
+    def counted(module: nn.Module, batch: Any) -> Tensor:
+        value = loss(module, batch)
+        for phase in going_on:
+            phase.advance()
+        return value
+
+    return counted
 
 
 def _is_last(trainer: Trainer) -> bool:

@@ -2,6 +2,8 @@
 
 from thunderstone import MethodSpec, Reference, StrategySpec, hookimpl
 
+THUNDERSTONE_API = "1.0"
+
 _CONTROL_VARIATES = Reference(
     "Sliced Wasserstein Estimation with Control Variates",
     "Nguyen, Ho",
@@ -106,12 +108,14 @@ def thunderstone_methods() -> list[MethodSpec]:
             "estimators",
             "Takes off each batch's gradient what the batch misses of the full gradient at earlier weights",
             _ALPHA_SVRG,
+            conformance="thunderstone_estimators.conformance:SVRG",
         ),
         MethodSpec(
             "gradient_variance",
             "thunderstone_estimators.gradients.gradient_variance:GradientVariance",
             "estimators",
             "Measures variance and signal-to-noise of the gradient the optimizer is given, and what methods do to it",
+            conformance="thunderstone_estimators.conformance:GRADIENT_VARIANCE",
         ),
         MethodSpec(
             "sliced_wasserstein_penalty",
@@ -119,6 +123,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "estimators",
             "Matches the distribution of an output to a prior or a second batch, e.g. an auto-encoder's code",
             _SWAE,
+            conformance="thunderstone_estimators.conformance:SLICED_WASSERSTEIN_PENALTY",
         ),
     ]
 

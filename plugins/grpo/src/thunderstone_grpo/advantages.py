@@ -140,15 +140,24 @@ def group_z_score(rewards: Tensor, groups: int | Tensor, eps: float = 1e-4) -> T
 
 
 def centred(rewards: Tensor, groups: int | Tensor) -> Tensor:
-    """``r - mean`` within each group. Arguments and what is 0 are as in `group_z_score`."""
+    """``r - mean`` within each group. What is 0 is as in `group_z_score`.
+
+    Args:
+        rewards: As in `group_z_score`.
+        groups: As in `group_z_score`.
+    """
     return _centred(rewards, groups)[0].to(rewards.dtype)
 
 
 def leave_one_out(rewards: Tensor, groups: int | Tensor) -> Tensor:
     """``r - mean of the others`` within each group, which is ``n / (n - 1)`` times `centred`.
 
-    The baseline of a completion does not depend on it, so the gradient stays unbiased. Arguments and what is 0 are as
-    in `group_z_score`.
+    The baseline of a completion does not depend on it, so the gradient stays unbiased. What is 0 is as in
+    `group_z_score`.
+
+    Args:
+        rewards: As in `group_z_score`.
+        groups: As in `group_z_score`.
     """
     difference, count, ids = _centred(rewards, groups)
     return (difference * (count / (count - 1).clamp(min=1))[ids]).to(rewards.dtype)

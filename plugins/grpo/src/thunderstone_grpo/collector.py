@@ -181,14 +181,14 @@ class Collector:
         """Log-probabilities as the update will compute them: in the same batches, without dropout."""
         if not self.settings.scores_old and self.reference is None:
             return
-        for chunk in chunks:
-            if not len(chunk):
-                continue
-            if self.settings.scores_old:
-                chunk.old = self.scored(chunk)
-            if self.reference is not None:
-                with self.reference.in_place():
-                    chunk.reference = self.scored(chunk)
+        with self.writer.progress("log-probabilities", len(chunks)) as phase:
+            for chunk in chunks:
+                if len(chunk) and self.settings.scores_old:
+                    chunk.old = self.scored(chunk)
+                if len(chunk) and self.reference is not None:
+                    with self.reference.in_place():
+                        chunk.reference = self.scored(chunk)
+                phase.advance()
 
     def scored(self, chunk: Chunk) -> Tensor:
         """The log-probabilities (B, L) of a chunk under the policy as it is now, without gradients."""

@@ -269,7 +269,7 @@ class GRPO(Method):
         collated = getattr(trainer.train_dataloader, "collate_fn", None) is default_collate
         reader = PromptReader(who, tokenizer, self.prompt_column, collated)
         self._runner = RewardRunner(self._functions, self.reward_weights, timeout=self.reward_timeout, who=who)
-        writer = Writer(who, policy, self._engine, self._sampling, stops, reader, self._runner, context)
+        writer = Writer(who, policy, self._engine, self._sampling, stops, reader, self._runner, context, self.progress)
         settings = CollectorSettings(
             self.group_size,
             self.minibatches,

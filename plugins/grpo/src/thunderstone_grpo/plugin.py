@@ -2,6 +2,8 @@
 
 from thunderstone import MethodSpec, Reference, StrategySpec, hookimpl
 
+THUNDERSTONE_API = "1.0"
+
 _GRPO = Reference(
     "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
     "Shao, Wang, Zhu, Xu, Song, Bi, Zhang, Zhang, Li, Wu, Guo",
@@ -68,6 +70,7 @@ def thunderstone_methods() -> list[MethodSpec]:
             "grpo",
             "Trains a causal language model by the rewards of its own completions, relative to their group",
             _GRPO,
+            conformance="thunderstone_grpo.conformance:GRPO",
         ),
     ]
 

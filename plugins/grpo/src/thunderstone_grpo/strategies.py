@@ -121,6 +121,11 @@ def shaped_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Shaped rewards (N,), NaN where unscorable, and advantages (N,), 0 there.
 
+    Args:
+        completions: N of them, with their raw rewards.
+        shapers: Applied in order, those of the rewards before those of the advantages.
+        advantage: Makes advantages of shaped rewards.
+
     Raises:
         ArgumentError: A strategy returned another shape, or something that is not finite.
     """

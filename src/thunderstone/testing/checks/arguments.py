@@ -169,7 +169,7 @@ def check_works_in_yaml(bench: Bench) -> None:
     try:
         from jsonargparse import ArgumentParser
     except ImportError as error:
-        raise CheckSkipped("jsonargparse is not installed: pip install 'jsonargparse[signatures]'") from error
+        raise CheckSkipped("jsonargparse is not installed: pip install 'thunderstone[testing]'") from error
     from lightning.pytorch.callbacks import Callback
 
     method = bench.method()

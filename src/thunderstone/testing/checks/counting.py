@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from thunderstone.testing.bench import Bench, own_entries
+from thunderstone.testing.bench import Bench, expected_entries, own_entries
 from thunderstone.testing.comparison import require_same
 from thunderstone.testing.outcome import CheckFailure, CheckSkipped, check
 from thunderstone.testing.settings import SETTINGS
 
+# What brackets all rounds of a fit; everything else is called in each.
+_ONCE_A_FIT = frozenset({"setup", "teardown"})
 _ACCUMULATED = SETTINGS["accumulate_grad_batches=3"]
 
 
@@ -22,19 +24,26 @@ def _require_counts(where: str, plain: Counter[str], run: Counter[str]) -> None:
         raise CheckFailure(f"[{where}] counted with the method: {'; '.join(wrong)}")
 
 
+def _expected(bench: Bench, name: str, count: int) -> int:
+    return count if name in _ONCE_A_FIT else count * bench.subject.rounds
+
+
 def _is_update(name: str) -> bool:
     return name.startswith("updates of ")
 
 
 @check(rule=6)
 def check_counts_hooks_once(bench: Bench) -> None:
-    """Every hook of the module and of other callbacks, and optimizer.step, runs as often as without the method."""
+    """Every hook of the module and of other callbacks, and optimizer.step, runs as often as without the method.
+
+    Each round of a method that trains more than once counts as a training.
+    """
     for case in bench.cases():
         for setting in (SETTINGS["plain"], _ACCUMULATED):
             plain, run = bench.plain(case, setting).counts, bench.default(case, setting).counts
             _require_counts(
                 f"{case.name}, {setting.name}",
-                Counter({name: count for name, count in plain.items() if not _is_update(name)}),
+                Counter({name: _expected(bench, name, count) for name, count in plain.items() if not _is_update(name)}),
                 Counter({name: count for name, count in run.items() if not _is_update(name)}),
             )
 
@@ -60,7 +69,8 @@ def check_counts_logs_once(bench: Bench) -> None:
     for case in bench.cases():
         plain, run = bench.plain(case), bench.default(case)
         own = own_entries(bench, run)
-        expected = [(step, sorted(metrics)) for step, metrics in plain.entries]
+        entries = expected_entries(bench, plain)
+        expected = [(step, sorted(metrics)) for step, metrics in entries]
         actual = [(step, sorted(metrics)) for step, metrics in own]
         require_same(case.name, "what the module logs, and when,", expected, actual)
         if bench.subject.plain_first_step:
@@ -75,7 +85,7 @@ def check_counts_logs_once(bench: Bench) -> None:
                 },
             )
         for key in ("samples", "batches", "rows"):
-            totals = [[metrics[key] for _, metrics in entries if key in metrics] for entries in (plain.entries, own)]
+            totals = [[metrics[key] for _, metrics in rows if key in metrics] for rows in (entries, own)]
             require_same(case.name, f"the sum {key!r} over an epoch", totals[0], totals[1])
 
 

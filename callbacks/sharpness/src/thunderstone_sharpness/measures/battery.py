@@ -63,12 +63,14 @@ class Task:
         cost: About how many forward passes over all batches it needs.
         take: Takes it; returns named scalars, estimates and figures.
         needed: Where this cannot be measured, nothing dearer can.
+        evaluations: How often it asks for the loss of each batch; None where that turns out on the way.
     """
 
     name: str
     cost: float
     take: Callable[[], Outcome]
     needed: bool = False
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True)

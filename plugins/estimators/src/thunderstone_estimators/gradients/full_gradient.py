@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,11 @@ class FullGradient:
 
 
 def full_gradient(
-    who: str, trainer: Trainer, module: LightningModule, parameters: Sequence[nn.Parameter]
+    who: str,
+    trainer: Trainer,
+    module: LightningModule,
+    parameters: Sequence[nn.Parameter],
+    after_batch: Callable[[], None] = lambda: None,
 ) -> FullGradient:
     """Go over the training data once more and leave no trace.
 
@@ -55,6 +59,7 @@ def full_gradient(
         trainer: The running Trainer.
         module: Its module.
         parameters: With respect to what.
+        after_batch: Called after each batch, to show how far it is.
 
     Raises:
         StepError: No batch gave a loss.
@@ -77,6 +82,7 @@ def full_gradient(
                 if scale <= 1 or bool(total_norm(gradients).isfinite()):
                     break
                 scale /= 2
+            after_batch()
             if loss is None:
                 continue
             _check_dense(who, module, parameters, gradients)

@@ -153,11 +153,14 @@ class GradientVariance(Method):
         attachment, names = self.attachment, step.names
         trainer, module = attachment.trainer, attachment.module
         with ExitStack() as stack:
+            there_are = trainer.num_training_batches / trainer.accumulate_grad_batches
             if self.source == "micro_batches":
+                there_are = len(step.micro_batches)
                 updates = iter([[one] for one in step.micro_batches])
             else:
                 batches = stack.enter_context(training_pass("GradientVariance", trainer, module, step.index))
                 updates = _grouped(map(attachment.micro_batch, batches), trainer.accumulate_grad_batches)
+            phase = stack.enter_context(self.progress("gradients", int(min(self.draws, there_are))))
             for number in range(self.draws):
                 update = next(updates, None)
                 late = number >= 2 and self.budget is not None and time.monotonic() - began > self.budget
@@ -171,6 +174,7 @@ class GradientVariance(Method):
                     given.add(rehearsal.after)
                     if rehearsal.after is not rehearsal.before:
                         plain.add(rehearsal.before)
+                phase.advance()
         return names
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------

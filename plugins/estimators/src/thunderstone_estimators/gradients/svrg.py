@@ -125,7 +125,9 @@ class SVRG(Method):
             )
         self._name(module, parameters)
         self._optimal.reset()
-        found = full_gradient("SVRG", trainer, module, parameters)
+        batches = trainer.num_training_batches
+        with self.progress("full gradient", batches if batches < math.inf else None) as phase:
+            found = full_gradient("SVRG", trainer, module, parameters, phase.advance)
         self._snapshot = _Snapshot(trainer.current_epoch)
         self._new_norm = found.norm
         if not math.isfinite(found.norm):

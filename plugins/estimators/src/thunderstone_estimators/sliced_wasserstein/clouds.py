@@ -20,6 +20,8 @@ class CloudPair:
         b: Weights of y, likewise.
         batched: The clouds came with a batch dimension.
         p: Order of the distance.
+
+    Differences of means up to `rounding`, relative to the points, count as none.
     """
 
     def __init__(

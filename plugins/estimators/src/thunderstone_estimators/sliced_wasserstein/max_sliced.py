@@ -37,9 +37,17 @@ def max_sliced_wasserstein_distance(
     worse. A lower bound of the true maximum in any case. The gradient is that along the direction found.
 
     Args:
-        x, y, a, b, num_projections, p, directions, generator, chunk: As in `sliced_wasserstein_distance`.
+        x: Points, (N, D) or (B, N, D), as in `sliced_wasserstein_distance`.
+        y: Points, (M, D) or (B, M, D).
+        a: Weights of x, (N,) or (B, N); None for uniform.
+        b: Weights of y, likewise.
+        num_projections: L, how many directions are drawn; not used with `projections`.
+        p: Order, at least 1.
         num_steps: Steps of ascent, 0 or more; 20 usually suffice. 0 is what POT computes.
+        directions: ``"uniform"``, ``"orthogonal"`` or ``"qmc"``, as in `draw_directions`.
         projections: Directions to choose from and begin at, (D, L); used as they are, as POT does.
+        generator: Where directions come from; None for torch's own.
+        chunk: Directions at a time, to bound memory. None for all at once.
         log: Return a dictionary as well.
 
     Returns:

@@ -27,6 +27,7 @@ class RolloutRequest:
         max_sequences: At most this many texts at a time, or None.
         generator: Where draws come from. An engine that draws from it alone gives the same completions again after a
             resume, which is what makes it exact.
+        on_progress: May be called with the share that is written, 0 to 1, which is shown to whoever watches.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class RolloutRequest:
     stop_tokens: Sequence[int] | None
     max_sequences: int | None
     generator: torch.Generator
+    on_progress: Callable[[float], object] | None = None
 
 
 RolloutEngine = Callable[[RolloutRequest], Generation]
@@ -69,4 +71,5 @@ def _generate(request: RolloutRequest, use_cache: bool) -> Generation:
         generator=request.generator,
         max_sequences=request.max_sequences,
         use_cache=use_cache,
+        on_progress=request.on_progress,
     )

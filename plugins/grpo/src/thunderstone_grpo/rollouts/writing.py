@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from thunderstone import ArgumentError, StepError, UnsupportedSettingError
+from thunderstone import ArgumentError, Phase, StepError, UnsupportedSettingError
 from thunderstone.generation import Generation, GenerationError
 from thunderstone_grpo.rewards import RewardRunner, Scores
 from thunderstone_grpo.rollouts.engines import RolloutEngine, RolloutRequest
@@ -35,6 +35,7 @@ class Writer:
         reader: Decodes them.
         rewards: Scores them.
         context: The precision plug-in's, in which the policy runs.
+        progress: Makes a phase that is shown while completions are written and scored; see `Method.progress`.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Writer:
         reader: PromptReader,
         rewards: RewardRunner,
         context: Callable[[], AbstractContextManager[None]],
+        progress: Callable[[str, float | None], Phase] = Phase,
     ) -> None:
+        self.progress = progress
         self.who, self.policy, self.engine, self.sampling, self.stops = who, policy, engine, sampling, stops
         self.reader, self.rewards, self.context = reader, rewards, context
         self._told: set[tuple[str, str]] = set()
@@ -77,7 +80,8 @@ class Writer:
         columns = {
             name: [values[row] for row in rows] for name, values in prompts.columns.items() if name not in _TAKEN
         }
-        scores = self.rewards.score(shown, answers, lists, **columns, trainer_state=state)
+        with self.progress("rewards", None):
+            scores = self.rewards.score(shown, answers, lists, **columns, trainer_state=state)
         self._tell(scores, len(rows))
         truncated = ~generation.stopped.cpu() if self.stops else torch.zeros(len(rows), dtype=torch.bool)
         return Rollout(
@@ -105,6 +109,8 @@ class Writer:
 
     def _generated(self, ids: list[Tensor], group_size: int, generator: torch.Generator) -> Generation:
         settings = self.sampling
+        width = settings.max_new_tokens
+        phase = self.progress(f"{len(ids)} completions", width)
         request = RolloutRequest(
             self.policy.module,
             ids,
@@ -116,9 +122,10 @@ class Writer:
             self.stops,
             settings.max_sequences,
             generator,
+            lambda share: phase.to(share * width),
         )
         try:
-            with self.context():
+            with phase, self.context():
                 found = self.engine(request)
         except (GenerationError, ArgumentError) as error:
             raise StepError(f"{self.who}: no completions could be drawn: {error}") from error

@@ -1,0 +1,1 @@
+"""A plug-in package to begin from: its names, and its files."""

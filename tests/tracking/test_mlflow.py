@@ -1,0 +1,113 @@
+"""What an MLflow run holds: the real package, with the store of plain files that needs no server.
+
+MLflow 3 refuses that store unless a variable says that one wants it all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
+from PIL import Image
+from reporting_run import CONFIG, Regression, Reporting, Sharpened, report_all, trainer_for
+
+from thunderstone.tracking.mlflow_runs import MLFlowSink
+
+
+@pytest.fixture(autouse=True)
+def _file_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+
+
+def logger_in(folder: Path, **settings: Any) -> MLFlowLogger:
+    return MLFlowLogger(tracking_uri=f"file:{folder / 'mlruns'}", **settings)
+
+
+def data_of(logger: MLFlowLogger) -> Any:
+    return logger.experiment.get_run(logger.run_id).data
+
+
+def series(logger: MLFlowLogger, key: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in logger.experiment.get_metric_history(logger.run_id, key)]
+
+
+def files_of(logger: MLFlowLogger) -> Path:
+    return Path(logger.experiment.get_run(logger.run_id).info.artifact_uri.removeprefix("file://"))
+
+
+def test_everything_that_is_reported_is_in_the_run(tmp_path: Path) -> None:
+    logger, beside = logger_in(tmp_path), CSVLogger(tmp_path / "csv")
+    reporting = report_all(tmp_path / "tickets")
+    trainer_for(reporting, logger=[logger, beside], log_every_n_steps=4, default_root_dir=tmp_path).fit(Regression())
+
+    assert series(logger, "sharpened/norm") == [(step, 1.5) for step in (3, 7, 11, 15)]
+    assert series(logger, "sharpened/flatness") == [(7, 0.5), (15, 0.5)]
+    data = data_of(logger)
+    assert data.tags["thunderstone.methods"] == "sharpened"
+    assert data.params == {
+        f"{name}/{argument}": str(value) for name, arguments in CONFIG.items() for argument, value in arguments.items()
+    }
+
+    files = files_of(logger)
+    assert sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file()) == [
+        "artifacts/sharpened/ticket_step15.json",
+        "artifacts/sharpened/ticket_step15/ticket.pt",
+        "artifacts/sharpened/ticket_step7.json",
+        "artifacts/sharpened/ticket_step7/ticket.pt",
+        "figures/sharpened/spectrum_step15.png",
+        "figures/sharpened/spectrum_step7.png",
+        "histograms/sharpened/weights_step15.csv",
+        "histograms/sharpened/weights_step7.csv",
+        "run.json",
+        "tables/sharpened/layers_step15.csv",
+        "tables/sharpened/layers_step7.csv",
+    ]
+    table = (files / "tables/sharpened/layers_step7.csv").read_text(encoding="utf-8")
+    assert list(csv.reader(io.StringIO(table))) == [["layer", "density"], ["a/b", "0.25"], ["Ω, c", ""]]
+    with Image.open(files / "figures/sharpened/spectrum_step15.png") as image:
+        assert image.size == (100, 50)
+        assert image.convert("L").getextrema()[0] < 128
+    described = json.loads((files / "artifacts/sharpened/ticket_step7.json").read_text())
+    assert (files / "artifacts/sharpened" / described["path"]).is_file()
+    assert json.loads((files / "run.json").read_text())["status"] == "finished"
+    # The other logger has everything too.
+    assert (Path(beside.log_dir) / "figures/sharpened/spectrum_step15.png").is_file()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_fit_into_one_run_takes_nothing_away(tmp_path: Path) -> None:
+    logger = logger_in(tmp_path, prefix="trial")
+    for number in range(2):
+        trainer_for(report_all(tmp_path / f"tickets{number}"), logger=logger, max_epochs=1).fit(Regression())
+    files = files_of(logger)
+    for root in (files, files / "fit_2"):
+        assert (root / "tables/sharpened/layers_step7.csv").is_file()
+        assert json.loads((root / "run.json").read_text())["status"] == "finished"
+    assert series(logger, "trial-sharpened/flatness") == [(7, 0.5)] * 2
+    # Once more with another radius: MLflow keeps what a parameter was first said to be.
+    MLFlowSink(logger).configuration({"sharpened": Sharpened(rho=0.5).arguments}, ["sharpened"])
+    params = data_of(logger).params
+    assert (params["sharpened/rho"], params["thunderstone/sharpened/rho"]) == ("0.05", "0.5")
+
+
+def test_two_tables_of_one_name_and_step_are_both_kept(tmp_path: Path) -> None:
+    from thunderstone import Table
+
+    def epoch_end(reporting: Reporting) -> None:
+        for value in (1, 2):
+            reporting.report("layers", Table(["a"], [[value]]))
+
+    logger = logger_in(tmp_path)
+    trainer_for(Reporting(epoch_end=epoch_end), logger=logger, max_epochs=1).fit(Regression())
+    tables = files_of(logger) / "tables" / "sharpened"
+    assert [(tables / f"layers_step7{again}.csv").read_text().split() for again in ("", "_2")] == [
+        ["a", "1"],
+        ["a", "2"],
+    ]
