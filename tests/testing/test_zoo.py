@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch.utils.data import IterableDataset
@@ -30,6 +32,17 @@ def test_the_zoo_has_what_methods_trip_over() -> None:
     assert len(modules["groups"].configure_optimizers().param_groups) == 2
     assert isinstance(CASES["stream"].loader().dataset, IterableDataset)
     assert BATCHES % 3 != 0
+
+
+def test_what_the_shell_says_about_trainers_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_TRAINER_MAX_EPOCHS", "1")
+    monkeypatch.setenv("THUNDERSTONE_WITH", '["sam"]')
+    with apart():
+        run = train(CASES["mlp"], [])
+    assert run.state["progress"]["batches"] == 2 * BATCHES
+    assert not any(type(callback).__name__ == "SAM" for callback in run.trainer.callbacks)
+    assert os.environ["PL_TRAINER_MAX_EPOCHS"] == "1"
+    assert os.environ["THUNDERSTONE_WITH"] == '["sam"]'
 
 
 def test_the_counting_of_hooks_is_out_of_the_modules_reach() -> None:

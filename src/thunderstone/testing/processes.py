@@ -84,7 +84,6 @@ class Launcher:
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            environment.pop("THUNDERSTONE_WITH", None)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "thunderstone.testing.program"],
                 stdin=subprocess.PIPE,

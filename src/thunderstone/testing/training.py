@@ -29,6 +29,8 @@ from thunderstone.testing.zoo import Case
 
 EPOCHS = 2
 SEED = 20250101
+# What a shell may have set, and what would decide how a Trainer is built.
+_FOREIGN = ("THUNDERSTONE_WITH", "PL_TRAINER_")
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning")
 
 
@@ -43,13 +45,14 @@ def seed(value: int = SEED) -> None:
 def apart() -> Iterator[None]:
     """A block whose runs neither see the caller's process state nor change it.
 
-    One thread (a reduction adds in one order), Lightning's messages off, no methods attached from the environment,
+    One thread (a reduction adds in one order), Lightning's messages off, no variable that attaches methods or sets a
+    Trainer's arguments,
     and random state, signal handler and working folder's contents as before.
     """
     random_state, threads = RandomState(), torch.get_num_threads()
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
-    attached = os.environ.pop("THUNDERSTONE_WITH", None)
+    foreign = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_FOREIGN)}
     levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
     torch.set_num_threads(1)
     try:
@@ -61,8 +64,7 @@ def apart() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        if attached is not None:
-            os.environ["THUNDERSTONE_WITH"] = attached
+        os.environ.update(foreign)
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
         torch.set_num_threads(threads)
