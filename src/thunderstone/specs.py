@@ -29,7 +29,9 @@ def load_target(owner: str, target: str) -> Any:
         value: Any = import_module(module_name)
         for part in attribute.split("."):
             value = getattr(value, part)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of sys.exit, pytest.skip or a panic in Rust, too
         # Only now: a message is worth some milliseconds, every import is not.
         from thunderstone.discovery.missing_modules import what_to_install_for
 
@@ -51,6 +53,12 @@ def _check_summary(owner: str, summary: object) -> None:
         raise ArgumentError(owner, "summary", summary, "it must be one line of text", hint)
 
 
+def _check_reference(owner: str, reference: object) -> None:
+    if reference is not None and not isinstance(reference, Reference):
+        hint = 'write Reference("Title", "Authors", 2021, "https://...")'
+        raise ArgumentError(owner, "reference", reference, "it must be a thunderstone.Reference or None", hint)
+
+
 @dataclass(frozen=True)
 class Reference:
     """The publication a method or strategy comes from.
@@ -66,6 +74,13 @@ class Reference:
     authors: str
     year: int
     url: str
+
+    def __post_init__(self) -> None:
+        for argument, kind in (("title", str), ("authors", str), ("year", int), ("url", str)):
+            value = getattr(self, argument)
+            if not isinstance(value, kind):
+                hint = 'write Reference("Title", "Foret, Kleiner", 2021, "https://...")'
+                raise ArgumentError("Reference", argument, value, f"it must be of type {kind.__name__}", hint)
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,7 @@ class MethodSpec:
         _check("MethodSpec", "target", self.target, _TARGET, "'package.module:Class'")
         _check("MethodSpec", "family", self.family, _NAME, "'sharpness' (lower case letters, digits, underscores)")
         _check_summary("MethodSpec", self.summary)
+        _check_reference("MethodSpec", self.reference)
         if self.conformance is not None:
             _check("MethodSpec", "conformance", self.conformance, _TARGET, "'package.conformance:SUBJECT'")
 
@@ -132,6 +148,7 @@ class StrategySpec:
         _check("StrategySpec", "name", self.name, _NAME, "'l2' (lower case letters, digits, underscores)")
         _check("StrategySpec", "target", self.target, _TARGET, "'package.module:attribute'")
         _check_summary("StrategySpec", self.summary)
+        _check_reference("StrategySpec", self.reference)
 
     def load(self) -> Any:
         """The strategy itself. Raises BrokenPluginError when its module cannot be imported."""

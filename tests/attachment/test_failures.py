@@ -32,7 +32,7 @@ from tiny_training import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from thunderstone import GradientStep, StepError, hookimpl
+from thunderstone import GradientStep, Method, StepError, hookimpl
 
 
 class Accident(Exception):
@@ -183,13 +183,19 @@ def test_an_exception_in_a_hook_leaves_nothing_behind(which: str) -> None:
     assert not {"training_step", "optimizer_step"} & vars(broken.strategy).keys()
 
 
-def test_stop_iteration_in_a_hook_is_an_error_and_not_the_end_of_the_epoch() -> None:
-    class Exhausted(Ascend):
-        @hookimpl
-        def transform_gradients(self, step: GradientStep) -> None:
+@pytest.mark.parametrize(
+    "which", ["prepare_data", "plan_update", "compute_loss", "loss_terms", "transform_gradients", "after_update"]
+)
+def test_stop_iteration_in_a_hook_is_an_error_and_not_the_end_of_the_epoch(which: str) -> None:
+    class Exhausted(Method):
+        name = "exhausted"
+        exclusive = frozenset({"objective"})
+
+        @hookimpl(specname=which)
+        def fetch(self) -> None:
             next(iter(()))
 
-    with pytest.raises(StepError, match="Exhausted raised StopIteration"):
+    with pytest.raises(StepError, match=f"the hook '{which}' of Exhausted raised StopIteration"):
         fit(Classifier(), Exhausted())
 
 

@@ -207,6 +207,17 @@ def test_a_term_must_be_a_scalar(bad: Any) -> None:
         fit(net(), Bad())
 
 
+@pytest.mark.parametrize(("bad", "shown"), [(torch.ones(2), r"a tensor of shape \(2,\)"), (["x"], r"\['x'\]")])
+def test_terms_must_have_names(bad: Any, shown: str) -> None:
+    class Bad(Penalty):
+        @hookimpl
+        def loss_terms(self, step: LossStep) -> Any:
+            return bad
+
+    with pytest.raises(StepError, match=f"Bad: loss_terms returned {shown}, where a mapping.*HINT"):
+        fit(net(), Bad())
+
+
 class Twice(Method):
     """Replaces the gradient by a recomputed one."""
 

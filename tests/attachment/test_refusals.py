@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -200,6 +201,67 @@ def test_a_hook_with_an_argument_its_specification_does_not_have() -> None:
             raise AssertionError("never called")
 
     _refused(HookError, r"(?s)Greedy implements a hook that does not fit.*learning_rate", Greedy(), module=Classifier())
+
+
+def test_a_hook_that_is_not_marked() -> None:
+    """It would not be called, and nothing would tell."""
+
+    class Unmarked(Method):
+        name = "unmarked"
+
+        def loss_terms(self, step: Any) -> None:
+            raise AssertionError("never called")
+
+    class Overriding(Ascend):
+        name = "overriding"
+
+        def transform_gradients(self, step: Any) -> None:
+            super().transform_gradients(step)
+
+    class WithoutIt(Ascend):
+        name = "without_it"
+        transform_gradients = None  # type: ignore[assignment]
+
+    for method in (Unmarked(), Overriding()):
+        match = rf"{type(method).__name__}\.\w+ looks like a hook but is not marked as one.*HINT"
+        _refused(HookError, match, method, module=Classifier())
+    fit(Classifier(), WithoutIt())
+
+
+def test_a_method_that_cannot_be_hashed() -> None:
+    @dataclass
+    class Fields(Method):
+        name = "fields"
+        rho: float = 0.1
+
+    _refused(HookError, r"Fields cannot be hashed.*dataclass\(eq=False\)", Fields(), module=Classifier())
+
+
+@pytest.mark.parametrize("exclusive", ["gradient", ["gradient"]])
+def test_resources_that_are_no_set(exclusive: Any) -> None:
+    declared: Any = {"name": "owning", "exclusive": exclusive}
+    owning = type("Owning", (Method,), declared)()
+    _refused(HookError, r"Owning: exclusive = .* is no set of names. HINT", owning, module=Classifier())
+
+
+def test_a_setup_that_leaves_out_the_parent_s() -> None:
+    class Forgetful(Method):
+        name = "forgetful"
+
+        def setup(self, *_: Any, **__: Any) -> None:
+            pass
+
+    match = r"Forgetful overrides `setup` and does not call super\(\)\.setup.*HINT"
+    _refused(HookError, match, Forgetful(), module=Classifier())
+
+
+def test_an_argument_that_is_not_kept() -> None:
+    class Private(Method):
+        def __init__(self, rho: float = 0.1) -> None:
+            self._rho = rho
+
+    with pytest.raises(AttributeError, match=r"Private does not keep its argument 'rho'\. HINT: write self\.rho"):
+        repr(Private())
 
 
 def test_a_method_that_refuses_in_on_attach_undoes_those_before_it() -> None:

@@ -318,14 +318,24 @@ def test_doctor_shows_tracebacks_and_does_not_mind_strict_mode(says, monkeypatch
 def test_doctor_finds_a_requirement_that_is_not_met(says, marked_shell):
     information = marked_shell.site / "marking-1.0.dist-info" / "METADATA"
     needs = "Requires-Dist: torch>=99\nRequires-Dist: not-there-at-all\nRequires-Dist: absent; extra == 'more'\n"
+    needs += "Requires-Dist: torch (=>2\nRequires-Dist: thunderstone-none\n"
     information.write_text(information.read_text() + needs)
     code, output, _ = says("doctor")
     assert code == 1
     found = re.search(r"^  broken marking: 1\.0; (.*)$", output, re.MULTILINE)
     assert found
     assert re.search(
-        r"needs torch>=99, and \S+ is installed; needs not-there-at-all, which is not installed$", found[1]
+        r"needs torch>=99, and \S+ is installed; needs not-there-at-all, which is not installed; "
+        r"has a requirement that cannot be read, 'torch \(=>2': .*; needs thunderstone-none, which is not installed$",
+        found[1],
     )
+
+
+@pytest.mark.usefixtures("marking")
+def test_doctor_shows_a_package_that_has_no_version(marked_shell):
+    (marked_shell.site / "marking-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: marking\n")
+    found = {finding.subject: finding for finding in doctor._versions(registry())}
+    assert (found["marking"].state, found["marking"].detail) == ("ok", "no version")
 
 
 @pytest.mark.usefixtures("marking")

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ else:
 
 from thunderstone.cli.main import main
 from thunderstone.errors import RequestError
+from thunderstone.specs import MethodSpec
 from thunderstone.template import rendering
 from thunderstone.template.facts import Facts, facts_for
 from thunderstone.template.naming import LONGEST, RESERVED, PackageNames, names_for
@@ -122,6 +125,17 @@ def test_any_author_is_written_as_is(author, email):
     (written,) = tomllib.loads(texts["pyproject.toml"])["project"]["authors"]
     assert written == {"name": author, **({"email": email} if email else {})}
     assert f"Copyright (c) 2025 {author}\n" in texts["LICENSE"]
+
+
+def test_the_kit_is_run_on_all_that_the_package_declares(monkeypatch):
+    declared = [MethodSpec(name, "thunderstone:ExactResume", "zz", "Resumes.") for name in ("zz", "added_later")]
+    plugin = SimpleNamespace(thunderstone_methods=lambda: declared)
+    monkeypatch.setitem(sys.modules, "thunderstone_zz", ModuleType("thunderstone_zz"))
+    monkeypatch.setitem(sys.modules, "thunderstone_zz.plugin", plugin)
+    written: dict[str, Any] = {}
+    exec(texts_of("zz")["tests/test_conformance.py"], written)
+    (mark,) = written["test_conformance"].pytestmark
+    assert {case.values[0].name for case in mark.args[1]} == {"zz", "added_later"}
 
 
 def test_the_workflow_keeps_its_own_braces():

@@ -115,7 +115,10 @@ def test_a_repetition_that_fails_is_no_success(recorded, capfd):
         ({"metrics": {}}, "has no metrics to compare with: the run logged nothing"),
         ({"command": []}, "has no command"),
         ({"directory": "/not/there"}, "was started in '/not/there', which is not there any more"),
-        ({"command": ["/not/there/python"]}, "'/not/there/python' cannot be started"),
+        ({"command": ["/not/there/python", "train.py"]}, "'/not/there/python' cannot be started"),
+        ({"command": [sys.executable]}, "no command repeats it. HINT: make a script of it"),
+        ({"command": [sys.executable, "-", "--epochs=1"]}, "no command repeats it"),
+        ({"command": [sys.executable, "-m", "ipykernel_launcher", "-f", "a.json"]}, "no command repeats it"),
     ],
 )
 def test_what_cannot_be_repeated_is_refused(recorded, capfd, facts, message):

@@ -60,7 +60,15 @@ def test_no_file_is_no_runs(tmp_path):
     assert read(tmp_path / "runs.jsonl") == []
 
 
-@pytest.mark.parametrize("line", ['{"schema": 2, "setting": "plain", "seed": 0}', "[]", '{"schema": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"schema": 2, "setting": "plain", "seed": 0}',
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 1, "setting": "plain", "seed": 0}',
+    ],
+)
 def test_another_versions_file_is_refused(tmp_path, line):
     (tmp_path / "runs.jsonl").write_text(line + "\n")
     with pytest.raises(RequestError, match=r"another version of Thunderstone .*HINT"):

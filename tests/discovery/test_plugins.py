@@ -35,6 +35,7 @@ METHOD = "MethodSpec('m', 'a:B', 'f', 's')"
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "SyntaxError: invalid syntax"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import pytest; pytest.skip('no device', allow_module_level=True)", "Skipped: no device"),
         (
             HEAD + "@hookimpl\ndef thunderstone_metods():\n    return []\n",
             "'thunderstone_metods' is not a hook of thunderstone. Did you mean 'thunderstone_methods'?",
@@ -63,6 +64,7 @@ METHOD = "MethodSpec('m', 'a:B', 'f', 's')"
         (returning("[MethodSpec('m', 'a.B', 'f', 's')]"), "MethodSpec: target='a.B' is not allowed"),
         (returning("[MethodSpec('m', 'a:B', '', 's')]"), "MethodSpec: family='' is not allowed"),
         (returning("[MethodSpec('m', 'a:B', 'f', 'two\\nlines')]"), "it must be one line of text"),
+        (returning("[MethodSpec('m', 'a:B', 'f', 's', 'arXiv')]"), "MethodSpec: reference='arXiv' is not allowed"),
         (returning("[MethodSpec('m', 'a:B')]"), "TypeError: MethodSpec.__init__() missing 2 required"),
     ],
 )
@@ -113,6 +115,12 @@ def test_a_plugin_module_that_is_not_light_is_noticed(install, monkeypatch):
     assert by_name["heavy"].state == "ok"
     assert by_name["heavy"].heavy == ("pytorch_lightning",)
     assert by_name["stand_in"].state == "failed"
+
+
+def test_what_a_plugin_prints_is_not_in_the_way_of_the_output(install, capsys):
+    install("talkative", "talkative", "print('hello')\n" + GOOD)
+    assert list(methods()) == ["good"]
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_ctrl_c_while_plugins_load_is_not_swallowed(install):

@@ -33,12 +33,31 @@ def test_good_declarations_are_kept_as_they_are():
         ("conformance", ""),
         ("conformance", "a.b"),
         ("conformance", 3),
+        ("reference", "arXiv 2010.01412"),
     ],
 )
 def test_a_method_declaration_says_what_is_wrong(argument, value):
     with pytest.raises(ArgumentError) as caught:
         MethodSpec(**{**METHOD, argument: value})
     assert (caught.value.method, caught.value.argument, caught.value.value) == ("MethodSpec", argument, value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("title", None), ("authors", ["Foret", "Kleiner"]), ("year", "2021"), ("url", None)]
+)
+def test_a_reference_says_what_is_wrong(argument, value):
+    reference = {"title": "Title", "authors": "Authors", "year": 2021, "url": "https://example.org"}
+    with pytest.raises(ArgumentError) as caught:
+        Reference(**{**reference, argument: value})
+    assert (caught.value.method, caught.value.argument, caught.value.value) == ("Reference", argument, value)
+
+
+def test_a_target_that_skips_itself_is_broken(tmp_path, monkeypatch):
+    """Not all that an import raises is an Exception."""
+    (tmp_path / "skips_itself.py").write_text("import pytest\npytest.skip('no device', allow_module_level=True)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BrokenPluginError, match=r"method 'sam' points to 'skips_itself:A', .* Skipped: no device"):
+        MethodSpec(**{**METHOD, "target": "skips_itself:A"}).load()
 
 
 def test_a_conformance_subject_is_imported_when_it_is_asked_for():
@@ -53,7 +72,14 @@ def test_a_conformance_subject_that_is_not_there_names_the_method_and_the_target
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("kind", "perturbation"), ("kind", "a.b.c"), ("name", "L2"), ("target", "x"), ("summary", " ")],
+    [
+        ("kind", "perturbation"),
+        ("kind", "a.b.c"),
+        ("name", "L2"),
+        ("target", "x"),
+        ("summary", " "),
+        ("reference", ("Title", "Authors", 2021, "https://example.org")),
+    ],
 )
 def test_a_strategy_declaration_says_what_is_wrong(argument, value):
     with pytest.raises(ArgumentError) as caught:

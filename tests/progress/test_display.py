@@ -175,7 +175,7 @@ def test_work_within_work_has_a_line_of_its_own(
 
     class Nested(Showing):
         def on_train_batch_end(self, *arguments: Any) -> None:
-            with self.progress("outer", 2) as outer, self.progress("inner", 5) as inner:
+            with self.progress("outer", 2) as outer, self.progress("[/inner]", 5) as inner:
                 outer.advance()
                 inner.advance()
                 seen.append(drawn(bar, terminal))
@@ -185,7 +185,7 @@ def test_work_within_work_has_a_line_of_its_own(
         left = terminal.lines()
     assert len(seen) == 6
     for screen in seen:
-        assert [line.split()[1].rstrip(":") for line in screen if line.startswith("Nested:")] == ["outer", "inner"]
+        assert [line.split()[1].rstrip(":") for line in screen if line.startswith("Nested:")] == ["outer", "[/inner]"]
     assert not [line for line in left if "Nested" in line]
 
 

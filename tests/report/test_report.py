@@ -144,6 +144,12 @@ def test_they_are_those_of_all_values_also_where_only_some_are_drawn():
     assert extremes(chart).rows == [["run", -7.0, 1234.0, 7.0, 4321.0, 1.0]]
 
 
+def test_of_two_values_of_one_step_the_last_is_the_one_that_came_last():
+    [chart] = charts([ShownRun("run", curves={"loss": [(7.0, 3.0), (15.0, 2.0), (15.0, 1.0)]})])
+    assert extremes(chart).rows == [["run", 1.0, 15.0, 3.0, 7.0, 1.0]]
+    assert chart.lines[0].last == "1"
+
+
 def test_a_text_is_a_number_only_where_it_is_written_as_one(tmp_path):
     names = ["007", "1_000", "1e5x", "-7", "12345678901", "0.5123456789", "1e-3", "nan", " 8", "+1", "0x10"]
     make_run(tmp_path / "run", [1.0])
@@ -198,6 +204,18 @@ def test_an_event_file_is_read_as_far_as_it_goes(board):
     assert event_files.event_scalars(file, {}) > 0, "text that is none is a record that is lost"
 
 
+def test_a_run_that_was_resumed_goes_on_in_a_second_event_file(board):
+    [file] = board.rglob(event_files.PATTERN)
+    file.rename(file.with_name("events.out.tfevents.1.host"))
+    logger = TensorBoardLogger(board, name="board", version=0)
+    for step in range(5, 8):
+        logger.log_metrics({"loss": 0.1}, step)
+    logger.finalize("success")
+    [run] = read(board).runs
+    assert [step for step, _ in run.curves["loss"]] == list(range(8))
+    assert run.metrics["loss"] == pytest.approx(0.1)
+
+
 def test_event_files_that_nothing_can_read_are_told_of(board, monkeypatch):
     monkeypatch.setattr(event_files, "_messages", lambda: None)
     found = shown(board)
@@ -234,6 +252,39 @@ def test_what_lies_in_an_artifact_or_was_repeated_is_not_the_run(tmp_path):
     make_run(tmp_path / "run/rerun", [7.0, 8.0, 9.0])
     [series] = shown(tmp_path / "run").series
     assert (series.curve, len(series.dots), series.paths) == ("sam/norm", 1, [])
+
+
+def test_a_saved_model_is_not_what_was_attached(tmp_path):
+    make_run(tmp_path / "run", [1.0], methods={})
+    for folder in (tmp_path / "run", tmp_path / "run/checkpoints/model"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text('{"hidden": 768}')
+    assert read(tmp_path / "run").runs[0].methods == {}
+    # What a tracker below it has written is: a script may attach a method itself.
+    make_run(tmp_path / "run/lightning_logs/version_0", [1.0])
+    (tmp_path / "run/lightning_logs/version_0/config.json").write_text('{"sam": {"rho": 0.05}}')
+    assert read(tmp_path / "run").runs[0].methods == {"sam": {"rho": 0.05}}
+
+
+def test_a_file_of_the_users_is_not_taken_for_a_record(tmp_path):
+    make_run(tmp_path / "run", [1.0])
+    (tmp_path / "run/run_settings.json").write_text("{}")
+    [run] = read(tmp_path / "run").runs
+    assert (run.status, run.notes) == ("finished", [])
+
+
+def test_files_that_cannot_be_read_are_told_of_and_hide_nothing(tmp_path):
+    make_run(tmp_path / "run", [1.0, 2.0])
+    (tmp_path / "run/figures/sam/lost_step1.png").symlink_to("nowhere.png")
+    endless = '"' + "x" * 200_000
+    (tmp_path / "run/tables/sam/texts_step1.csv").write_text(f"text\n{endless}\n")
+    with (tmp_path / "run/scalars.csv").open("a") as file:
+        file.write(f"2,0,{endless}")
+    [run] = read(tmp_path / "run").runs
+    assert run.curves["sam/norm"] == [(0.0, 1.0), (1.0, 2.0)]
+    assert (len(run.tables), len(run.pictures)) == (2, 1)
+    for said in ("lost_step1.png cannot be read", "texts_step1.csv cannot be read", "scalars.csv: 1 line could not"):
+        assert sum(said in note for note in run.notes) == 1, run.notes
 
 
 # -- comparisons -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import time
 import zlib
 
@@ -16,6 +17,7 @@ from thunderstone.report.page import page
 from thunderstone.report.reading import read
 from thunderstone.report.wandb_log import LogError, payloads
 from thunderstone.report.wandb_runs import read_wandb_run, wandb_logs
+from thunderstone.tracking.run_record import write_json
 
 
 @pytest.fixture
@@ -63,6 +65,20 @@ def test_an_offline_run_is_shown_with_everything_in_it(wandb_run):
     for found in pages:
         assert {series.curve for series in found.series} == {"loss", "epoch", "diverged"}
         assert len(found.table("layer", "density")) == 2
+
+    # Of several fits in one run the last one says how it ended.
+    for name, status in (("run.json", "finished"), ("run_2.json", "interrupted")):
+        write_json(wandb_run.parent / "files" / name, {"schema": 1, "status": status, "steps": len(name)})
+    fitted_twice = read_wandb_run(wandb_run)
+    assert (fitted_twice.status, fitted_twice.facts["steps"]) == ("interrupted", len("run_2.json"))
+    assert len(read(wandb_run.parents[1]).runs) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "wandb.proto.wandb_internal_pb2", None)
+        [without] = read(wandb_run.parents[1]).runs
+    assert (without.status, without.facts["steps"]) == ("interrupted", len("run_2.json"))
+    assert "pip install wandb" in without.notes[0]
+    for name in ("run.json", "run_2.json"):
+        (wandb_run.parent / "files" / name).unlink()
 
     # A run that is killed leaves a log without an end.
     content = wandb_run.read_bytes()

@@ -39,6 +39,15 @@ class ForgetsAnArgument(Method):
         self._rate = rate
 
 
+class Exits(Method):
+    """Ends the process."""
+
+    name: ClassVar[str] = "exits"
+
+    def __init__(self) -> None:
+        raise SystemExit(3)
+
+
 class Untyped(Method):
     """Says nothing about its argument's type.
 

@@ -54,6 +54,24 @@ class Forgets(Sound):
         pass
 
 
+class LosesCount(Method):
+    """Doubles every second update's gradient, and counts them anew after a resume."""
+
+    name: ClassVar[str] = "loses_count"
+
+    def __init__(self) -> None:
+        self._updates = 0
+
+    def on_attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._updates = 0
+
+    @hookimpl
+    def transform_gradients(self, step: GradientStep) -> None:
+        self._updates += 1
+        if self._updates % 2:
+            step.gradients = [None if g is None else g * 2 for g in step.gradients]
+
+
 class Average:
     """A class only this package has."""
 

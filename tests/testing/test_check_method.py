@@ -12,6 +12,8 @@ import torch
 from broken_arguments import AcceptsAnything
 from sound_method import Sound
 
+import thunderstone
+from thunderstone import MethodSpec
 from thunderstone.errors import ArgumentError, UnknownNameError
 from thunderstone.testing import CHECKS, CheckFailure, Subject, check_method, parametrize_with_checks, run_check
 
@@ -160,6 +162,14 @@ def test_a_parametrised_check_fails_with_the_rule_and_skips_with_the_reason() ->
         failing(subject)
     with pytest.raises(pytest.skip.Exception, match="brings no reference"):
         skipping(subject)
+
+
+def test_others_that_cannot_be_tried_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = MethodSpec("needy", "nowhere_at_all:Needy", "lost", "Cannot be imported.")
+    monkeypatch.setattr(thunderstone, "methods", lambda: {"needy": needy})
+    (record,) = check_method(Sound, checks=["composes"])
+    assert record.status == "skipped"
+    assert record.reason.startswith("no other method can be tried: needy (method 'needy' points to 'nowhere_at_all:")
 
 
 def test_the_kit_needs_no_pytest() -> None:

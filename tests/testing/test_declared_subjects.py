@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from sound_method import Sound
 
-from thunderstone import BrokenPluginError, MethodSpec
+from thunderstone import BrokenPluginError, Method, MethodSpec
 from thunderstone.discovery import registry
 from thunderstone.testing import Subject, subject_of
 
@@ -56,6 +56,41 @@ def test_what_is_no_subject_is_refused(declared, value, said):
         subject_of(declared(value))
     assert str(caught.value).startswith("method 'sound' declares conformance='sound_conformance:SOUND', ")
     assert said in str(caught.value)
+
+
+class Pitch(Method):
+    """Has no default.
+
+    Args:
+        hertz: Of the note.
+    """
+
+    def __init__(self, hertz: float) -> None:
+        self.hertz = hertz
+
+
+def test_the_subject_of_another_class_is_refused(declared, monkeypatch):
+    monkeypatch.setattr(sys.modules["sound_conformance"], "Pitch", Pitch, raising=False)
+    for value in (SUBJECT, lambda: SUBJECT):
+        with pytest.raises(BrokenPluginError) as caught:
+            subject_of(declared(value, "sound_conformance:Pitch"))
+        assert "conformance='sound_conformance:SOUND', which makes a Sound and not a Pitch. HINT: " in str(caught.value)
+
+
+def test_a_subject_that_makes_nothing_is_left_to_its_checks(declared):
+    def lost() -> Method:
+        raise OSError("no such ticket")
+
+    subject = Subject("sound", lost)
+    assert subject_of(declared(subject)) is subject
+
+
+def test_a_method_that_needs_an_argument_needs_a_subject(declared, monkeypatch):
+    monkeypatch.setattr(sys.modules["sound_conformance"], "Pitch", Pitch, raising=False)
+    with pytest.raises(BrokenPluginError) as caught:
+        subject_of(MethodSpec("pitch", "sound_conformance:Pitch", "sounds", "Notes."))
+    said = "method 'pitch' declares no conformance=, and Pitch cannot be made without hertz=. HINT: let conformance="
+    assert str(caught.value).startswith(said)
 
 
 def test_a_target_that_is_no_method_is_refused():

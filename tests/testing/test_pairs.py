@@ -119,6 +119,19 @@ def test_a_method_that_does_not_train_alone_says_nothing_of_a_pair(brief: bool) 
     assert (outcome.result, outcome.reason) == ("untried", "lost alone: OSError: no such ticket")
 
 
+class Unnamed(Louder):
+    """Keeps its argument in an attribute of another name, so that not even a Trainer can be made with it."""
+
+    def __init__(self, rate: float = 0.1) -> None:
+        self._rate = rate
+
+
+def test_a_method_no_trainer_takes_says_nothing_of_a_pair() -> None:
+    outcome = together(LOUDER, Subject("unnamed", Unnamed, zoo=("dict_output",)), brief=True)
+    assert outcome.result == "untried"
+    assert outcome.reason.startswith("unnamed alone: AttributeError: ")
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -17,6 +17,7 @@ from PIL import Image
 from reporting_run import CONFIG, Regression, Reporting, Sharpened, report_all, trainer_for
 
 from thunderstone.tracking.mlflow_runs import MLFlowSink
+from thunderstone.tracking.run_record import RunRecord
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,21 @@ def test_a_second_fit_into_one_run_takes_nothing_away(tmp_path: Path) -> None:
     MLFlowSink(logger).configuration({"sharpened": Sharpened(rho=0.5).arguments}, ["sharpened"])
     params = data_of(logger).params
     assert (params["sharpened/rho"], params["thunderstone/sharpened/rho"]) == ("0.05", "0.5")
+
+
+def test_nothing_is_left_behind_where_the_end_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: Any) -> None:
+        raise ConnectionError("no server")
+
+    sink, record = MLFlowSink(logger_in(tmp_path)), RunRecord()
+    sink.run(record)
+    [path] = record.paths
+    assert path.is_file()
+    monkeypatch.setattr(sink.logger.experiment, "log_artifact", unreachable)
+    with pytest.raises(ConnectionError, match="no server"):
+        sink.finish()
+    assert not path.parent.exists()
+    sink.finish()
 
 
 def test_two_tables_of_one_name_and_step_are_both_kept(tmp_path: Path) -> None:

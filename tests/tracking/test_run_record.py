@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,8 +177,9 @@ def test_nothing_is_said_of_processes_of_another_machine(tmp_path: Path) -> None
         ("", "run.json: JSONDecodeError"),
         ("[]", "run.json: written by another version of Thunderstone (schema None, this is 1)"),
         ('{"schema": 2}', "run.json: written by another version of Thunderstone (schema 2, this is 1)"),
+        ('{"schema": 1, "settings": []}', "run.json: it is not the record of a run"),
     ],
-    ids=["half", "empty", "a list", "a later version"],
+    ids=["half", "empty", "a list", "a later version", "a comparison"],
 )
 def test_what_is_no_record_says_why(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
@@ -192,6 +194,19 @@ def test_values_that_json_does_not_know_are_written_as_text(tmp_path: Path) -> N
     path = record.place(tmp_path)
     record.close("finished", metrics={"loss": float("nan")})
     assert read_record(path)["metrics"] == {"loss": "nan"}
+
+
+def test_a_place_that_is_gone_keeps_the_end_from_no_other(tmp_path: Path) -> None:
+    record = RunRecord()
+    folders = [tmp_path / name for name in ("deleted", "kept")]
+    for folder in folders:
+        folder.mkdir()
+        record.place(folder)
+    shutil.rmtree(folders[0])
+    with pytest.raises(FileNotFoundError, match="deleted"):
+        record.close("finished", steps=3)
+    kept = read_record(folders[1] / "run.json")
+    assert (kept["status"], kept["steps"]) == ("finished", 3)
 
 
 # -- where it comes from -----------------------------------------------------------------------------------------------

@@ -152,3 +152,22 @@ def test_log_probabilities_do_not_depend_on_the_padding(trained: Any) -> None:
         )
         single, _ = score(policy, alone, temperature=0.8, softmax_positions=None)
         torch.testing.assert_close(found[row, : single.shape[1]], single[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_advantages_where_nothing_can_be_said(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be scored has no part in the baseline; its tokens count in TRL's mean, and in none here."""
+    trainer, _ = trained
+    known: list[float | None] = [None, 0.0, 1.0, 3.0] * len(PROMPTS)
+    monkeypatch.setattr(trainer, "reward_funcs", [lambda **_: known])
+    theirs = trainer._generate_and_score_completions([{"prompt": prompt} for prompt in PROMPTS for _ in range(GROUP)])
+    rewards = torch.tensor([float("nan") if reward is None else reward for reward in known])
+    completions = ScoredCompletions(
+        rewards, torch.zeros(len(known), 1), torch.ones_like(rewards).long(), torch.arange(len(known)) // GROUP,
+        rewards > 0,
+    )  # fmt: skip
+    advantages = GroupZScore()(rewards, completions)
+    assert advantages[0] == 0
+    assert advantages[1] < 0 < advantages[3]
+    torch.testing.assert_close(advantages.float(), theirs["advantages"], rtol=1e-5, atol=1e-5)
+    assert int(theirs["num_items_in_batch"]) == int(theirs["completion_mask"].sum())
+    assert bool(theirs["completion_mask"][0].any())

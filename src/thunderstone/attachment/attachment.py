@@ -491,9 +491,5 @@ class Attachment:
 
     def _transform(self, optimizer: Optimizer, plan: UpdatePlan) -> None:
         step = self.gradient_step(optimizer, plan, self.window)
-        try:
-            self.manager.hook.transform_gradients(step=step)
-        except StopIteration as error:
-            # Lightning would take it for the end of the epoch and go on as if nothing had happened.
-            raise StepError(f"a transform_gradients hook of {self.manager.step_users} raised StopIteration") from error
+        self.manager.hook.transform_gradients(step=step)
         step.synchronise()

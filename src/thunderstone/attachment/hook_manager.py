@@ -12,7 +12,7 @@ import pluggy
 
 from thunderstone.attachment.hookspecs import HOOK_NAMES, AttachmentHooks
 from thunderstone.attachment.method import Method
-from thunderstone.errors import HookError, suggestion
+from thunderstone.errors import HookError, StepError, suggestion
 from thunderstone.markers import PROJECT
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class HookManager(pluggy.PluginManager):
         self._observers: list[tuple[object, pluggy.HookCaller]] | None = None
         # pluggy calls the last registered first; users read their list of callbacks from the front.
         for number, method in reversed(list(enumerate(self._methods))):
+            self._check_marks(method)
             self.register(method, f"{type(method).__name__}[{number}]")
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
@@ -98,6 +99,25 @@ class HookManager(pluggy.PluginManager):
                 failed.append((plugin, error))
         return failed
 
+    def _check_marks(self, method: Method) -> None:
+        """Refuse a method that means to have a hook and does not: pluggy would leave it out without a word."""
+        kind = type(method)
+        if kind.__hash__ is None:
+            raise HookError(
+                f"{kind.__name__} cannot be hashed, as it defines equality. HINT: write @dataclass(eq=False), or give "
+                "it an __init__"
+            )
+        for name in dir(kind):
+            own, *inherited = [vars(base)[name] for base in kind.__mro__ if name in vars(base)] or [None]
+            # `record` is what a method reports with.
+            meant = (name in HOOK_NAMES and name != "record") or any(map(_is_marked, inherited))
+            if meant and callable(getattr(kind, name, None)) and not _is_marked(own):
+                raise HookError(
+                    f"{kind.__name__}.{name} looks like a hook but is not marked as one, and would not be called. "
+                    "HINT: put @thunderstone.hookimpl above it, also where it overrides a hook of its parent; "
+                    f"{name} = None takes a parent's away"
+                )
+
     def _advice(self, plugin: object) -> str:
         hooks = [
             options.get("specname") or name
@@ -113,6 +133,10 @@ def called(plugin: object) -> str:
     return plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__name__
 
 
+def _is_marked(attribute: object) -> bool:
+    return hasattr(getattr(attribute, "__func__", attribute), f"{PROJECT}_impl")
+
+
 def _no_preparation(hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, object]) -> None:
     """pluggy wants something to call before a hook, too."""
 
@@ -125,12 +149,20 @@ def _name_the_owner(
 ) -> None:
     """Note on an error, after a hook was called, in whose implementation it was raised."""
     error = outcome.exception
-    # Ctrl-C is nobody's; and Python 3.10 has no notes, only the traceback.
-    if sys.version_info >= (3, 11) and isinstance(error, Exception):
-        owner = _raised_in(error.__traceback__, implementations)
-        if owner is not None:
-            module = type(owner.plugin).__module__
-            error.add_note(f"This was raised in the hook {hook!r} of {called(owner.plugin)} ({module}).")
+    if not isinstance(error, Exception):  # Ctrl-C is nobody's
+        return
+    owner = _raised_in(error.__traceback__, implementations)
+    if isinstance(error, StopIteration):
+        # Lightning would take it for the end of the epoch and go on as if nothing had happened.
+        whose = called(owner.plugin) if owner is not None else "a method"
+        raise StepError(
+            f"the hook {hook!r} of {whose} raised StopIteration. HINT: an iterator in it has come to its end; give "
+            "`next` a default, or begin again"
+        ) from error
+    # Python 3.10 has no notes, only the traceback.
+    if sys.version_info >= (3, 11) and owner is not None:
+        module = type(owner.plugin).__module__
+        error.add_note(f"This was raised in the hook {hook!r} of {called(owner.plugin)} ({module}).")
 
 
 def _raised_in(traceback: TracebackType | None, implementations: Sequence[pluggy.HookImpl]) -> pluggy.HookImpl | None:

@@ -142,7 +142,8 @@ class LossTerms:
         total = loss
         for method, caller in self._callers:
             for terms in caller(step=step):
-                for name, term in (terms or {}).items():
+                _check_terms(method, terms)
+                for name, term in terms.items():
                     _check_term(method, name, term)
                     if not step.replay:
                         method.record(name, term.detach())
@@ -150,12 +151,23 @@ class LossTerms:
         return total
 
 
+def _check_terms(method: Method, terms: object) -> None:
+    if not isinstance(terms, Mapping):
+        raise StepError(
+            f"{type(method).__name__}: loss_terms returned {_described(terms)}, where a mapping of names to 0-d "
+            "tensors is expected. HINT: return {'term': loss.mean()}, or None where there is none"
+        )
+
+
+def _described(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
 def _check_term(method: Method, name: object, term: object) -> None:
     if not isinstance(name, str) or not isinstance(term, Tensor) or term.numel() != 1 or term.dim() > 0:
-        got = f"a tensor of shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
         raise StepError(
-            f"{type(method).__name__}: loss_terms returned {name!r}: {got}, where a name and a 0-d tensor are "
-            "expected. HINT: return {'term': loss.mean()}"
+            f"{type(method).__name__}: loss_terms returned {name!r}: {_described(term)}, where a name and a 0-d tensor "
+            "are expected. HINT: return {'term': loss.mean()}"
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch.callbacks import Callback
 
-from thunderstone.errors import StepError, UnsupportedSettingError
+from thunderstone.errors import HookError, StepError, UnsupportedSettingError
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -48,7 +48,14 @@ class Method(Callback):
     def arguments(self) -> dict[str, Any]:
         """The arguments this method was built with, by name."""
         # Of the class, not of __init__: a class without one of its own has no arguments.
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        names = inspect.signature(type(self)).parameters
+        for name in names:
+            if not hasattr(self, name):
+                raise AttributeError(
+                    f"{type(self).__name__} does not keep its argument {name!r}. HINT: write self.{name} = ... in "
+                    "__init__, under the same name, and leave out *args and **kwargs"
+                )
+        return {name: getattr(self, name) for name in names}
 
     @property
     def state_key(self) -> str:
@@ -185,7 +192,12 @@ class Method(Callback):
         attach(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.attachment.start()
+        if self._attachment is None:
+            raise HookError(
+                f"{type(self).__name__} overrides `setup` and does not call super().setup(trainer, pl_module, stage), "
+                "so it was not attached. HINT: call it"
+            )
+        self._attachment.start()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # The methods' state stays reachable: a checkpoint may be written on the way out.

@@ -91,28 +91,33 @@ def _versions(found: Registry) -> Iterator[Finding]:
             continue
         unmet = list(_unmet(name)) if name == "thunderstone" or name in plugins else []
         # Which of its contracts fits was checked when it was loaded; a version of the host says no more than that.
-        about_host = [line for line in unmet if name in working and line.startswith("needs thunderstone")]
-        broken = [line for line in unmet if line not in about_host]
+        about_host = [line for of, line in unmet if name in working and of == "thunderstone"]
+        broken = [line for _, line in unmet if line not in about_host]
         state = "broken" if broken else "note" if about_host else "ok"
         fits = ["the contract it was written for fits all the same"] if about_host else []
-        yield Finding(state, name, "; ".join([installed, *broken, *about_host, *fits]))
+        yield Finding(state, name, "; ".join([installed or "no version", *broken, *about_host, *fits]))
 
 
-def _unmet(distribution: str) -> Iterator[str]:
-    """Requirements of a distribution that the installed packages do not meet."""
-    from packaging.requirements import Requirement
+def _unmet(distribution: str) -> Iterator[tuple[str, str]]:
+    """Requirements of a distribution that the installed packages do not meet: of which package, and what is wrong."""
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for line in requires(distribution) or []:
-        requirement = Requirement(line)
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            yield "", f"has a requirement that cannot be read, {line!r}: reinstall it, or correct its pyproject.toml"
+            continue
+        of = settings.normalized(requirement.name)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
             installed = version(requirement.name)
         except PackageNotFoundError:
-            yield f"needs {requirement}, which is not installed"
+            yield of, f"needs {requirement}, which is not installed"
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
-            yield f"needs {requirement}, and {installed} is installed"
+            yield of, f"needs {requirement}, and {installed} is installed"
 
 
 def _environment(found: Registry) -> Iterator[Finding]:

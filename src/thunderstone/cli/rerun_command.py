@@ -77,6 +77,14 @@ def _check(path: Path, record: Mapping[str, Any]) -> None:
         raise RequestError(f"rerun: {path} has no metrics to compare with: {why}")
     if not record.get("command"):
         raise RequestError(f"rerun: {path} has no command")
+    words = record["command"][1:]
+    typed = all(word.startswith("-") for word in words) or words[0] == "-"
+    # Either would wait for ever, for somebody to type or for a notebook to connect.
+    if typed or any("kernel_launcher" in word for word in words):
+        raise RequestError(
+            f"rerun: {path} is of a notebook, or of what was typed or piped into Python "
+            f"({shlex.join(record['command'])}): no command repeats it. HINT: make a script of it"
+        )
     if not Path(record.get("directory", "")).is_dir():
         raise RequestError(f"rerun: the run was started in {record.get('directory')!r}, which is not there any more")
 

@@ -17,6 +17,7 @@ from thunderstone.tracking.run_record import FINISHED
 SCHEMA = 1
 LOG = "runs.jsonl"
 COMPARED_VERSIONS = ("thunderstone", "torch", "lightning")
+_NEEDED = {"setting", "seed", "status", "folder", "exit_code"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def read(path: Path) -> list[Result]:
             entry = json.loads(line)
         except ValueError:
             continue  # a killed process wrote half of it: that run is not finished, and will be repeated
-        if not isinstance(entry, dict) or entry.get("schema") != SCHEMA or not {"setting", "seed"} <= entry.keys():
+        if not isinstance(entry, dict) or entry.get("schema") != SCHEMA or not entry.keys() >= _NEEDED:
             raise RequestError(
                 f"{path}: a line was written by another version of Thunderstone (this one reads schema {SCHEMA}). "
                 "HINT: use that version, or --output another folder"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,8 +100,12 @@ def load_plugin(record: PluginRecord, entry_point: EntryPoint, *, limited: bool 
         found["strategies"] = declared(manager, "thunderstone_strategies", StrategySpec)
 
     try:
-        within_limit(load, record.name, record.label) if limited else load()
-    except (Exception, SystemExit, ImportTimeout) as error:  # one that calls sys.exit is as broken as one that raises
+        # What it prints is not to stand in the middle of `thunderstone list --json`.
+        with redirect_stdout(sys.stderr):
+            within_limit(load, record.name, record.label) if limited else load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # one that calls sys.exit, or panics in Rust, is as broken as one that raises
         failure = error
     failure = _refusal(entry_point, record, failure) or failure
     found["heavy"] = tuple(module for module in HEAVY_MODULES if module in sys.modules and module not in before)

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.markup import escape
 from tqdm import tqdm
 
 from thunderstone.progress.phase import DELAY
@@ -67,6 +68,7 @@ class RichTasks:
             return None
         if progress.console.width < _WIDE:
             what = what.partition(": ")[2] or what
+        what = escape(what)  # in descriptions "[x]" is markup
         if progress is not self._of:
             # With `leave=True` each epoch has a display of its own.
             self._of, self._spare = progress, {}

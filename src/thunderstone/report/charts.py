@@ -66,7 +66,8 @@ def colours_of(runs: Sequence[ShownRun]) -> Mapping[str, int]:
 
 
 def _chart(name: str, runs: Sequence[ShownRun], colours: Mapping[str, int]) -> Chart:
-    curves = [(index, run, sorted(run.curves[name])) for index, run in enumerate(runs) if name in run.curves]
+    # By step alone: of two values of one step the later stays the later.
+    curves = [(index, run, sorted(run.curves[name], key=_step)) for index, run in enumerate(runs) if name in run.curves]
     points = [point for _, _, curve in curves for point in curve if math.isfinite(point[1])]
     x_low, x_high = _limits([x for x, _ in points])
     y_low, y_high = _limits([y for _, y in points])
@@ -106,6 +107,10 @@ def extremes(chart: Chart) -> ShownTable:
         for line in chart.lines
     ]
     return ShownTable(chart.name, ("run", "smallest", "at step", "largest", "at step", "last"), rows)
+
+
+def _step(point: Point) -> float:
+    return point[0]
 
 
 def _value(point: Point) -> float:

@@ -38,7 +38,12 @@ def wide_scalars(path: Path, curves: dict[str, list[Point]]) -> int:
 
 
 def table(path: Path, title: str) -> ShownTable | None:
-    """A CSV file with a head as a table; None for an empty file."""
+    """A CSV file with a head as a table; None for an empty file.
+
+    Raises:
+        csv.Error: A cell is longer than the reader takes.
+        OSError: The file cannot be read.
+    """
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.reader(_without_nul(file)))
     if not rows:
@@ -49,7 +54,10 @@ def table(path: Path, title: str) -> ShownTable | None:
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        yield from csv.DictReader(_without_nul(file))
+        try:
+            yield from csv.DictReader(_without_nul(file))
+        except csv.Error:
+            yield {}  # not CSV from here on: as a line that cannot be read
 
 
 def _without_nul(file: Iterator[str]) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import fnmatch
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from thunderstone.report.model import Picture, ShownRun
 from thunderstone.tracking.run_record import NAME, read_record
 
 _MARKS = (NAME, "scalars.csv", "metrics.csv")
+_RECORD = re.compile(r"run(_\d+)?\.json")  # as `RunRecord.place` names them; others of a user's may begin so too
 _READERS = {
     "scalars.csv": csv_files.long_scalars,
     "metrics.csv": csv_files.wide_scalars,
@@ -53,28 +56,42 @@ def read_folder(folder: Path, name: str, group: str = "") -> ShownRun:
         group: See `ShownRun`.
     """
     run = ShownRun(name, group or name)
-    records = sorted(folder.glob("run*.json"), key=lambda path: (len(path.name), path.name))
-    if records:
-        # The last of several fits into one folder; a run that was killed has no later one.
-        put_record(run, read_record(records[-1]))
-        if len(records) > 1:
-            run.notes.append(f"{len(records)} fits have written to this folder; the last one's record is shown.")
+    put_last_record(run, folder)
+    said = run.status not in ("unknown", "unreadable")
     _read_scalars(run, folder)
     for path in _own(folder, "config.json"):
-        run.methods = run.methods or _mapping(path, run)
+        # A record of its own says it too; and below, what lies beside none is the script's, such as a saved model's.
+        wanted = not said if path.parent == folder else path.with_name(NAME).is_file()
+        if wanted and not run.methods:
+            run.methods = _mapping(path, run)
     for path in _own(folder, "tables/**/*.csv"):
         try:
             table = csv_files.table(path, _title(path))
-        except OSError as error:
+        except (OSError, csv.Error) as error:
             run.notes.append(f"{path.name} cannot be read: {error}.")
             continue
         if table is not None:
             run.tables.append(table)
     for path in _own(folder, "figures/**/*.png"):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            run.notes.append(f"{path.name} cannot be read: {error}.")
+            continue
         if content:  # reserved by a run that was killed before it drew
             run.pictures.append(Picture(_title(path), content))
     return run
+
+
+def put_last_record(run: ShownRun, folder: Path) -> None:
+    """Take over what the record of the last of several fits into one folder says, if there is any."""
+    records = [path for path in folder.glob("run*.json") if _RECORD.fullmatch(path.name)]
+    if not records:
+        return
+    # A run that was killed has no later one.
+    put_record(run, read_record(max(records, key=lambda path: (len(path.name), path.name))))
+    if len(records) > 1:
+        run.notes.append(f"{len(records)} fits have written to this folder; the last one's record is shown.")
 
 
 def put_record(run: ShownRun, record: dict[str, Any]) -> None:
@@ -97,9 +114,11 @@ def _read_scalars(run: ShownRun, folder: Path) -> None:
                 "What is only in TensorBoard's own files is not shown: pip install tensorboardX, and it is read."
             )
             continue
+        of_a_folder: dict[Path, dict[str, list[tuple[float, float]]]] = {}
         for path in paths:
+            # A run that was resumed goes on in a further event file beside the first.
+            found = of_a_folder.setdefault(path.parent, {})
             try:
-                found: dict[str, list[tuple[float, float]]] = {}
                 lost = read(path, found)
             except OSError as error:
                 run.notes.append(f"{path.name} cannot be read: {error}.")
@@ -107,6 +126,7 @@ def _read_scalars(run: ShownRun, folder: Path) -> None:
             if lost:
                 said = f"{lost} {'record' if file == event_files.PATTERN else 'line'}{'s' if lost > 1 else ''}"
                 run.notes.append(f"{path.relative_to(folder)}: {said} could not be read and are left out.")
+        for found in of_a_folder.values():
             for key, points in found.items():
                 # What both a logger and the comparison have written down is one curve: the one with more points.
                 if len(points) > len(run.curves.get(key, ())):

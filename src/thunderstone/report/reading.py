@@ -27,8 +27,11 @@ def read(folder: Path) -> Report:
     if is_comparison(folder):
         report = read_comparison(folder)
     else:
-        runs = [] if folder.is_file() else [read_folder(path, _name(path, folder)) for path in run_folders(folder)]
-        runs += [read_wandb_run(path) for path in wandb_logs(folder)]
+        logs = list(wandb_logs(folder))
+        # Beside W&B's log lies its folder `files`, with a record of the same run.
+        found = [] if folder.is_file() else run_folders(folder)
+        shown = [path for path in found if path.parent not in [log.parent for log in logs]]
+        runs = [read_folder(path, _name(path, folder)) for path in shown] + [read_wandb_run(log) for log in logs]
         report = Report(folder.resolve().name, runs)
     if not report.runs:
         raise RequestError(

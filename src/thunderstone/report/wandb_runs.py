@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from thunderstone.report.folders import put_record
+from thunderstone.report.folders import put_last_record
 from thunderstone.report.model import Picture, ShownRun, ShownTable
 from thunderstone.report.wandb_log import LogError, merge, records
-from thunderstone.tracking.run_record import NAME, read_record
 
 _STEP = "trainer/global_step"
 _IMAGES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "gif": "image/gif"}
@@ -49,7 +48,10 @@ def read_wandb_run(path: Path) -> ShownRun:
                 run.status = "finished" if record.exit.exit_code == 0 else "failed"
     except LogError as error:
         run.status, run.reason = "unreadable", f"{path.name}: {error}"
-    _record(run, path.parent / "files" / NAME)
+    except ModuleNotFoundError:
+        complete = True  # as far as can be known
+        run.notes.append("What is only in the log of W&B is not shown: pip install wandb, and it is read.")
+    _record(run, path.parent / "files")
     run.methods = {key: value for key, value in config.items() if not key.startswith("_")} or run.methods
     if not complete and run.status in ("unknown", "running"):
         run.status = "running" if run.status == "running" else "unfinished"
@@ -107,13 +109,11 @@ def _number(value: Any) -> float | None:
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else None
 
 
-def _record(run: ShownRun, path: Path) -> None:
+def _record(run: ShownRun, files: Path) -> None:
     """What `run.json` says beside the log, which W&B's own record does not."""
-    if not path.is_file():
-        return
     seen = dict(run.facts)
     status, metrics, methods = run.status, dict(run.metrics), run.methods
-    put_record(run, read_record(path))
+    put_last_record(run, files)
     run.facts.update(seen)
     run.metrics = {**run.metrics, **metrics}
     run.methods = methods or run.methods

@@ -93,15 +93,15 @@ def _common_case(first: Subject, second: Subject) -> Case:
 
 def _alone(subject: Subject, case: Case) -> str:
     """Why a method does not train a module by itself; empty when it does."""
-    known: dict[str, str] = vars(subject).setdefault("_alone_on", {})
-    if case.name not in known:
+    known: dict[Case, str] = vars(subject).setdefault("_alone_on", {})
+    if case not in known:
         try:
             _run(case, [subject], brief=True)
         except CheckFailure as failure:
-            known[case.name] = str(failure)
+            known[case] = str(failure)
         else:
-            known[case.name] = ""
-    return known[case.name]
+            known[case] = ""
+    return known[case]
 
 
 def _methods(subjects: Sequence[Subject], case: Case) -> list[Method]:
@@ -130,9 +130,10 @@ def _fit(
     offset = 0 if checkpoint is None else 1000
     seed(SEED + offset)
     module, loader = case.module(), case.loader()
-    trainer = make_trainer(folder, [*methods, *others], logger=False, enable_checkpointing=bool(others), **settings)
-    seed(SEED + 1 + offset)
+    trainer = None
     try:
+        trainer = make_trainer(folder, [*methods, *others], logger=False, enable_checkpointing=bool(others), **settings)
+        seed(SEED + 1 + offset)
         trainer.fit(module, loader, ckpt_path=checkpoint)
     except CompositionError as error:
         _require_proper(error, labels, trainer)
@@ -149,7 +150,7 @@ def _fit(
 
 
 def _require_proper(error: CompositionError, labels: Sequence[str], trainer: Any) -> None:
-    if trainer.global_step:
+    if trainer is not None and trainer.global_step:
         raise CheckFailure(f"it is refused only after {trainer.global_step} updates: {error}") from error
     missing = [label for label in labels if label not in str(error)]
     if missing:

@@ -73,7 +73,8 @@ def run_check(subject: Subject, check: Check) -> None:
             check.function(bench)
         except (CheckFailure, CheckSkipped):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # A method that ends the process would take the results of all others with it.
             raise CheckFailure(f"{type(error).__name__}: {error}") from error
 
 

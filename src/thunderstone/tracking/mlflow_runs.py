@@ -47,8 +47,11 @@ class MLFlowSink(Sink):
         self._keep_record()
 
     def finish(self) -> None:
-        if self._kept is not None:
+        if self._kept is None:
+            return
+        try:
             self._keep_record()
+        finally:
             self._kept.cleanup()
             self._kept = None
 

@@ -70,10 +70,20 @@ class RunRecord:
         return self._content
 
     def update(self, **facts: Any) -> None:
-        """Write what has become known since, in JSON's types, wherever the record was placed."""
+        """Write what has become known since, in JSON's types, wherever the record was placed.
+
+        Raises:
+            OSError: Of the first place that cannot be written to; the others have it all the same.
+        """
         self.content().update(facts)
+        failed: list[OSError] = []
         for path in self.paths:
-            write_json(path, self.content())
+            try:
+                write_json(path, self.content())
+            except OSError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def close(self, status: str, reason: str = "", **facts: Any) -> None:
         """Write how the run ended wherever the record was placed; more `facts` may be known now.
@@ -111,7 +121,9 @@ def read_record(path: Path) -> dict[str, Any]:
             "status": "unreadable",
             "reason": f"{path.name}: written by another version of Thunderstone (schema {found}, this is {SCHEMA})",
         }
-    if content.get("status") == RUNNING and provenance.is_alive(content.get("process")) is False:
+    if "status" not in content:
+        return {"status": "unreadable", "reason": f"{path.name}: it is not the record of a run"}
+    if content["status"] == RUNNING and provenance.is_alive(content.get("process")) is False:
         return {**content, "status": "killed", "reason": "its process ended without a word"}
     return content
 

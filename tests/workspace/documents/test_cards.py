@@ -86,6 +86,28 @@ def test_the_index_has_every_method(spec, root):
     assert spec.summary in line, f"docs/methods/index.md: the row of {spec.name} does not say {spec.summary!r}"
 
 
+def test_accuracies_of_pruning_are_those_of_the_table(root):
+    """Where a card of the pruning family names the comparison, its numbers stand in the rows of its own method."""
+    results = (root / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    table = results.partition("\n## Pruning methods\n")[2].partition("\n## ")[0]
+    assert "| dense: 98.9 ± 0.4 |" in table
+    told = set()
+    for spec in SPECS.values():
+        text = (root / "docs" / "methods" / f"{spec.name}.md").read_text(encoding="utf-8")
+        for paragraph in text.split("\n\n"):
+            if "[pruning methods](../../benchmarks/RESULTS.md#pruning-methods)" not in paragraph.replace("\n", " "):
+                continue
+            own = spec.target.partition(":")[2]
+            rows = "\n".join(
+                row for row in table.splitlines() if row.startswith((f"| {own}", "| dense", "| RandomPruning"))
+            )
+            numbers = re.findall(r"\d+\.\d ± \d\.\d", paragraph)
+            assert numbers
+            assert [number for number in numbers if number not in rows] == [], spec.name
+            told.add(spec.name)
+    assert told >= {"random_pruning", "random_search", "snip", "gradual_pruning", "granet", "structured_pruning"}
+
+
 def test_every_method_of_the_workspace_is_looked_at():
     first_party = {spec.name for spec in thunderstone.methods().values() if spec.target.startswith("thunderstone_")}
     assert first_party == set(SPECS)

@@ -60,6 +60,14 @@ def test_words_for_the_tests_are_not_shown(pages):
     assert shown == '\n```python\na\n```\n\n```python title="x.py"\nb\n```\n'
 
 
+def test_every_page_stands_in_the_navigation_once(root):
+    navigation = (root / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"[\w/]+\.md$", navigation, re.MULTILINE)
+    folder = root / "docs"
+    there = [document.relative_to(folder).as_posix() for document in folder.rglob("*.md")]
+    assert sorted(listed) == sorted(there)
+
+
 def test_examples_of_docstrings_are_sections(root):
     with_sections = _hook(root, "docstring_sections").with_sections
     assert with_sections("One.\n\n>>> one()\n1\n") == "One.\n\nExamples:\n    >>> one()\n    1\n"

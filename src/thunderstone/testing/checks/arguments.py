@@ -105,13 +105,14 @@ def check_refuses_bad_values(bench: Bench) -> None:
     method = bench.method()
     cls = type(method)
     hints = typing.get_type_hints(cls.__init__)
+    arguments = method.arguments
     tried = 0
     for name in _parameters(cls):
         for value in bad_values(hints.get(name, Any)):
             tried += 1
             shown = f"{cls.__name__}({name}={value!r})"
             try:
-                cls(**{**method.arguments, name: value})
+                cls(**{**arguments, name: value})
             except ThunderstoneError as error:
                 missing = [part for part in (cls.__name__, name) if part not in str(error)]
                 if missing:

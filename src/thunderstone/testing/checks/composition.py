@@ -41,7 +41,8 @@ def check_composes(bench: Bench) -> None:
         else:
             tried += 1
     if not tried:
-        raise CheckSkipped(f"no other method is installed{'; not usable: ' + ', '.join(unusable) if unusable else ''}")
+        none = "no other method can be tried: " + ", ".join(unusable) if unusable else "no other method is installed"
+        raise CheckSkipped(none)
 
 
 @cache

@@ -60,7 +60,9 @@ def _job(bench: Bench, **settings: Any) -> Job:
 @check(rule=4)
 def check_resumes_mid_epoch(bench: Bench) -> None:
     """SIGKILL in each of two epochs of seven batches, and resumed in a new process: the same bits at the end."""
-    _kill_and_resume(bench, _job(bench, save_every=2), [range(3, 8), range(9, 15)])
+    # From batches 5 and 10: a lost count of every second, third or fourth update would be in step again if both were
+    # multiples of its period.
+    _kill_and_resume(bench, _job(bench, save_every=5), [range(6, 8), range(11, 15)])
 
 
 @check(rule=4)
