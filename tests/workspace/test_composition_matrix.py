@@ -77,18 +77,30 @@ def test_a_broken_pair_leaves_the_page_as_it_was(tmp_path, capsys, monkeypatch):
     page.parent.mkdir()
     page.write_text("old")
     broken = [(("a", "b"), Together("broken", "mlp", "IndexError: 3"))]
+    monkeypatch.setattr(module, "composition_specs", lambda root: specs("a", "b"))
     monkeypatch.setattr(module, "measure", lambda methods: broken)
     assert main([str(page)]) == 1
     assert page.read_text() == "old"
     assert capsys.readouterr().err.startswith("a and b: IndexError: 3\n")
 
 
-def test_a_page_is_written_for_the_methods_below_its_folder(tmp_path, capsys):
+def test_a_page_of_a_repository_that_is_not_installed_is_left_as_it_was(tmp_path, capsys):
     page = tmp_path / "docs" / "composition.md"
     page.parent.mkdir()
+    page.write_text("old")
+    assert main([str(page)]) == 1
+    assert page.read_text() == "old"
+    assert f"no installed method lies in {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_page_is_written_of_all_pairs(tmp_path, capsys, monkeypatch):
+    page = tmp_path / "docs" / "composition.md"
+    page.parent.mkdir()
+    monkeypatch.setattr(module, "composition_specs", lambda root: specs("a", "b"))
+    monkeypatch.setattr(module, "measure", lambda methods: [(("a", "b"), Together("train", "mlp"))])
     assert main([str(page)]) == 0
-    assert cells(page.read_text()) == {}
-    assert "0 pairs of 0 methods" in capsys.readouterr().out
+    assert cells(page.read_text()) == {("a", "b"): TRAINS, ("b", "a"): TRAINS}
+    assert "1 pairs of 2 methods" in capsys.readouterr().out
 
 
 # -- this project's ----------------------------------------------------------------------------------------------------

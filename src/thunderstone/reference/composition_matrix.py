@@ -18,7 +18,7 @@ from pathlib import Path
 
 from thunderstone.discovery import registry
 from thunderstone.errors import ThunderstoneError
-from thunderstone.reference.methods_table import specs_below
+from thunderstone.reference.methods_table import DocumentError, specs_below
 from thunderstone.specs import MethodSpec
 from thunderstone.testing import subject_of
 from thunderstone.testing.pairs import SAVED_AFTER, Together, together
@@ -166,7 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # A plug-in that failed would silently drop out of the page.
         registry().raise_failures()
-        methods = composition_specs(page.resolve().parents[1])
+        repository = page.resolve().parents[1]
+        methods = composition_specs(repository)
+        if not methods:
+            raise DocumentError(
+                f"no installed method lies in {repository}, whose page {page.name} would be. HINT: name the page of "
+                "the repository that is installed, docs/composition.md"
+            )
         for pair, outcome in measure(methods):
             outcomes[pair] = outcome
             if outcome.result == "broken":
