@@ -11,7 +11,7 @@ import thunderstone
 from thunderstone.attachment.hookspecs import AttachmentHooks
 from thunderstone.discovery import DiscoveryHooks
 from thunderstone.reference.contract_page import main, signature, with_parts
-from thunderstone.reference.methods_table import DocumentError
+from thunderstone.reference.generated_parts import DocumentError
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 import thunderstone
 from thunderstone.discovery import registry
 from thunderstone.reference import methods_table as module
-from thunderstone.reference.methods_table import BEGIN, END, DocumentError, main, methods_table, specs_below, with_table
+from thunderstone.reference.generated_parts import DocumentError
+from thunderstone.reference.methods_table import BEGIN, END, main, methods_table, specs_below, with_table
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from thunderstone.discovery import registry
 from thunderstone.errors import ThunderstoneError
-from thunderstone.reference.methods_table import DocumentError, specs_below
+from thunderstone.reference.generated_parts import DocumentError
+from thunderstone.reference.methods_table import specs_below
 from thunderstone.specs import MethodSpec
 from thunderstone.testing import subject_of
 from thunderstone.testing.pairs import SAVED_AFTER, Together, together
