@@ -7,6 +7,8 @@ ARGS    ?=
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
+# The tests start hundreds of interpreters; where this is set, each of them compiles every module of the workspace anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN      := .venv/bin
 # Every directory under callbacks/ and plugins/ that is a package is part of the workspace, without being listed here.

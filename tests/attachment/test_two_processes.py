@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from masked_processes import masks_of
 from masking import Given, assert_sparse
 from sharded_modules import DIRECTIONS, ETA, batches, network
@@ -27,37 +22,9 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="session")
-def ranks(shared_folder: Path) -> list[dict[str, Any]]:
-    """What each of the two processes returned; launched once, also where several workers share the tests."""
-    folder = shared_folder / "two_processes"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            _launch(folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
-
-
-def _launch(folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = os.pathsep.join([str(SCRIPT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": path}
-    environment |= {"WORLD_SIZE": "2", "NODE_RANK": "0"}
-    logs = [folder / f"{rank}.log" for rank in range(2)]
-    processes = []
-    for rank, log in enumerate(logs):
-        with log.open("w") as output:
-            command = [sys.executable, str(SCRIPT), str(folder)]
-            own = {**environment, "LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=own, cwd=folder, stdout=output, stderr=subprocess.STDOUT))
-    try:
-        codes = [process.wait(timeout=280) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0, 0], "\n".join(f"{log.name}\n{log.read_text()[-3000:]}" for log in logs)
+def ranks(replicas: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What each of the two processes returned."""
+    return replicas(SCRIPT)
 
 
 # -- by hand, in float64 -----------------------------------------------------------------------------------------------

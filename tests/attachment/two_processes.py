@@ -1,7 +1,7 @@
 """What two data-parallel processes do, all of it in one launch: run with the folder for results as only argument.
 
 Each scenario is a function that returns what the tests look at; it runs on both ranks, and its result is written to
-``<folder>/<rank>.pt``. A scenario that raises ends the process, so that its partner does not wait for ever.
+``<folder>/rank<rank>.pt``. A scenario that raises ends the process, so that its partner does not wait for ever.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     results = {name: scenario() for name, scenario in SCENARIOS.items()}
-    torch.save(results, folder / f"{os.environ['LOCAL_RANK']}.pt")
+    torch.save(results, folder / f"rank{os.environ['LOCAL_RANK']}.pt")
     dist.destroy_process_group()
 
 

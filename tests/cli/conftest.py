@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from warm_interpreter import WarmInterpreter
 
 from thunderstone.discovery import refresh
 
@@ -111,8 +112,8 @@ def thunderstone_strategies():
 class Shell:
     """A directory with scripts and a `site` of installed packages, and commands that are run in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, warm: WarmInterpreter) -> None:
+        self.folder, self._warm = folder, warm
         self.site = folder / "site"
         self.site.mkdir()
 
@@ -130,11 +131,10 @@ class Shell:
         self.write(f"{information}/entry_points.txt", entry_points)
 
     def python(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(self.site), **variables}
         return subprocess.run(
             [INTERPRETER, *map(str, arguments)],
             cwd=self.folder,
-            env=environment,
+            env=self._environment(variables),
             capture_output=True,
             text=True,
             timeout=120,
@@ -143,11 +143,21 @@ class Shell:
     def thunderstone(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.python(COMMAND, *arguments, **variables)
 
+    def warm_python(self, script: object, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Like `python`, which has imported Lightning already: for scripts that would."""
+        return self._warm.run([script, *arguments], self.folder, self._environment(variables), limit=120)
+
+    def warm_thunderstone(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.warm_python(COMMAND, *arguments, **variables)
+
+    def _environment(self, variables: dict[str, str]) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.site), **variables}
+
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
+def shell(tmp_path: Path, warm_interpreter: WarmInterpreter) -> Shell:
     """A shell with nothing installed but what the workspace has."""
-    return Shell(tmp_path)
+    return Shell(tmp_path, warm_interpreter)
 
 
 @pytest.fixture

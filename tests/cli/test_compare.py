@@ -41,7 +41,7 @@ def said(text):
 @pytest.mark.slow
 def test_a_comparison_of_real_runs(marked_shell):
     marked_shell.write("train.py", SCRIPT)
-    alone = marked_shell.thunderstone("run", "--seed", "0", "train.py")
+    alone = marked_shell.warm_thunderstone("run", "--seed", "0", "train.py")
     assert alone.returncode == 0, alone.stderr
     begins, answered, weights, root = said(alone.stdout)
     assert begins.split()[0] == "0"
@@ -84,7 +84,7 @@ print(torch.initial_seed(), os.environ["PL_GLOBAL_SEED"])
 
 def test_a_worker_that_was_not_started_by_us_has_the_seed_by_the_time_it_trains(shell):
     shell.write("train.py", WORKER)
-    ours = shell.python("train.py", THUNDERSTONE_SEED="7", THUNDERSTONE_RUN=str(shell.folder))
+    ours = shell.warm_python("train.py", THUNDERSTONE_SEED="7", THUNDERSTONE_RUN=str(shell.folder))
     assert (ours.returncode, ours.stdout) == (0, "7 7\n"), ours.stderr
 
 

@@ -50,7 +50,7 @@ def test_every_trainer_of_the_script_gets_methods_of_its_own(marked_shell, scrip
         "sys.exit(5)\n"
     )
     options = ["--with", "mark:amount=2,shape=square,betas=(0.5,0.6),layers=[a,b],path=here", "--with=stateful"]
-    ours = marked_shell.thunderstone("run", *options, "train.py", "--epochs", "10", "--with", "nothing")
+    ours = marked_shell.warm_thunderstone("run", *options, "train.py", "--epochs", "10", "--with", "nothing")
     assert ours.returncode == 5, ours.stderr
     assert ours.stdout.splitlines()[-1] == "['train.py', '--epochs', '10', '--with', 'nothing']"
     expected = {
@@ -80,8 +80,8 @@ def test_without_with_the_run_is_the_same_to_the_last_bit(marked_shell, script):
         "print([type(c).__name__ for c in t.callbacks], sorted(m for m in sys.modules if m.startswith('marking')))\n"
         "print(sorted(k for k in os.environ if 'THUNDERSTONE' in k))\n"
     )
-    plain = marked_shell.python("train.py")
-    ours = marked_shell.thunderstone("run", "train.py")
+    plain = marked_shell.warm_python("train.py")
+    ours = marked_shell.warm_thunderstone("run", "train.py")
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.count("\n") == 3
     assert (ours.stdout, ours.returncode) == (plain.stdout, 0)
@@ -96,7 +96,7 @@ def test_a_lightning_cli_script_takes_its_own_arguments(marked_shell, script):
     )
     marked_shell.write("package/__init__.py", "")
     arguments = ["fit", "--trainer.max_steps=1", "--trainer.callbacks+=marking.Stateful", "--trainer.callbacks.steps=9"]
-    ours = marked_shell.thunderstone("run", "--with", "mark:steps=3", "-m", "package.main", *arguments)
+    ours = marked_shell.warm_thunderstone("run", "--with", "mark:steps=3", "-m", "package.main", *arguments)
     assert ours.returncode == 0, ours.stderr
     assert sorted(mark["steps"] for mark in marks(marked_shell)) == [3, 9]
 
@@ -117,7 +117,7 @@ def test_workers_that_lightning_starts_have_the_methods_too(marked_shell, script
     script(DISTRIBUTED, name="work/train.py")
     marked_shell.write("work/__init__.py", "")
     program = ["-m", "work.train"] if as_module else ["work/train.py"]
-    ours = marked_shell.thunderstone("run", "--with", "mark:steps=3", *program, "--epochs", "1")
+    ours = marked_shell.warm_thunderstone("run", "--with", "mark:steps=3", *program, "--epochs", "1")
     assert ours.returncode == 0, ours.stderr
     found = marks(marked_shell)
     assert sorted(mark["rank"] for mark in found) == [0, 1]
@@ -148,7 +148,7 @@ def test_options_may_name_what_stands_beside_the_program(run, marked_shell, caps
 @pytest.mark.parametrize(("given", "option"), [("Stateful(amount=1.0)", "stateful"), ("Mark(steps=1)", "mark:steps=2")])
 def test_a_method_the_script_passes_itself_is_not_attached_twice(marked_shell, script, given, option):
     script(f"from marking import *\ntrainer(callbacks=[{given}]).fit(BoringModel())\n")
-    ours = marked_shell.thunderstone("run", "--with", option, "train.py")
+    ours = marked_shell.warm_thunderstone("run", "--with", option, "train.py")
     assert ours.returncode == 1
     assert "more than one stateful callback" in ours.stderr
     name = option.partition(":")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,25 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from warm_interpreter import WarmInterpreter
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="session")
-def short_run() -> Callable[[str, Path], str]:
+def short_run(warm_interpreter: WarmInterpreter) -> Callable[[str, Path], str]:
     """Runs an example in its short form, which writes into a folder, and gives what it printed."""
 
     def run(name: str, folder: Path) -> str:
         # What is quiet for users must be: the suite's own settings silence W&B.
         environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_SILENT", "WANDB_MODE")}
-        done = subprocess.run(
-            [sys.executable, EXAMPLES / f"{name}.py", "--fast", "--output", folder],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        program = [EXAMPLES / f"{name}.py", "--fast", "--output", folder]
+        done = warm_interpreter.run(program, Path.cwd(), environment, limit=280)
         assert done.returncode == 0, done.stderr[-3000:]
         for noise in ("Warning", "GPU available", "wandb:"):
             assert noise not in done.stderr + done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from resumable_program import Killed, Setting, make, outcome
+from warm_interpreter import Finished, WarmInterpreter
 
 PROGRAM = Path(__file__).with_name("resumable_program.py")
 
@@ -88,8 +88,8 @@ def check_exact(setting: Setting, tmp_path: Path) -> None:
     assert not found, "\n".join(sorted(found))
 
 
-def start(setting: Setting, folder: Path, name: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own; its outcomes are at ``folder/name.RANK``."""
+def start(interpreter: WarmInterpreter, setting: Setting, folder: Path, name: str) -> Finished:
+    """Run the program in as many processes as it has devices; their outcomes are at ``folder/name.RANK``."""
     folder.mkdir(exist_ok=True)
     description = folder / f"{name}.json"
     description.write_text(replace(setting, folder=str(folder)).to_json())
@@ -98,5 +98,8 @@ def start(setting: Setting, folder: Path, name: str) -> subprocess.CompletedProc
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    command = [sys.executable, str(PROGRAM), str(description), str(folder / name)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    program = [PROGRAM, description, folder / name]
+    if setting.devices == 1:
+        return interpreter.run(program, Path.cwd(), environment)
+    ranks = interpreter.run_ranks(program, Path.cwd(), environment, setting.devices)
+    return next((rank for rank in ranks if rank.returncode), ranks[0])

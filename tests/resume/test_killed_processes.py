@@ -10,6 +10,7 @@ import pytest
 import torch
 from interrupted_runs import differences_after_resume, last_checkpoint, resume, run_to_the_end, start
 from resumable_program import Setting
+from warm_interpreter import WarmInterpreter
 
 EVERYTHING = ("torch", "numpy", "python", "own")
 KEY = "thunderstone.resume.exact_resume.ExactResume"
@@ -20,9 +21,9 @@ def outcomes(folder: Path, name: str, ranks: int) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{name}.{rank}", weights_only=False) for rank in range(ranks)]
 
 
-def kill(setting: Setting, folder: Path) -> Path:
+def kill(interpreter: WarmInterpreter, setting: Setting, folder: Path) -> Path:
     """The last checkpoint of a process that died by SIGKILL at ``kill_at``."""
-    killed = start(replace(setting, kill_in="signal"), folder, "killed")
+    killed = start(interpreter, replace(setting, kill_in="signal"), folder, "killed")
     assert killed.returncode != 0
     assert not list(folder.glob("killed.0"))
     return last_checkpoint(folder)
@@ -40,16 +41,16 @@ def kill(setting: Setting, folder: Path) -> Path:
     ],
     ids=["no workers", "persistent workers", "StatefulDataLoader"],
 )
-def test_one_process(case: dict[str, Any], tmp_path: Path) -> None:
+def test_one_process(case: dict[str, Any], warm_interpreter: WarmInterpreter, tmp_path: Path) -> None:
     setting = Setting(augment=EVERYTHING, **case)
-    checkpoint = kill(setting, tmp_path / "killed")
+    checkpoint = kill(warm_interpreter, setting, tmp_path / "killed")
     whole = run_to_the_end(setting, tmp_path / "whole")
     assert differences_after_resume(whole, resume(setting, checkpoint)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_two_processes_between_two_micro_batches(tmp_path: Path) -> None:
+def test_two_processes_between_two_micro_batches(warm_interpreter: WarmInterpreter, tmp_path: Path) -> None:
     setting = Setting(
         augment=EVERYTHING,
         devices=2,
@@ -60,11 +61,11 @@ def test_two_processes_between_two_micro_batches(tmp_path: Path) -> None:
         save=("on_train_batch_end", 8),
         kill_at=9,
     )
-    checkpoint = kill(setting, tmp_path / "killed")
-    whole = start(replace(setting, kill_at=None), tmp_path / "whole", "whole")
+    checkpoint = kill(warm_interpreter, setting, tmp_path / "killed")
+    whole = start(warm_interpreter, replace(setting, kill_at=None), tmp_path / "whole", "whole")
     assert whole.returncode == 0, whole.stderr[-3000:]
     going_on = replace(setting, kill_at=None, save=None, seed=99, resume_from=str(checkpoint))
-    resumed = start(going_on, tmp_path / "killed", "resumed")
+    resumed = start(warm_interpreter, going_on, tmp_path / "killed", "resumed")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "ExactResume" not in resumed.stderr
     pairs = zip(outcomes(tmp_path / "whole", "whole", 2), outcomes(tmp_path / "killed", "resumed", 2), strict=True)

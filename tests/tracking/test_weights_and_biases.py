@@ -15,6 +15,7 @@ from offline_run import OfflineRun, read_run
 from PIL import Image
 from reporting_run import CONFIG, Regression, Reporting, Sharpened, report_all, trainer_for
 from torch import Tensor
+from warm_interpreter import WarmInterpreter
 
 from thunderstone.tracking.records import Artifact, Record, Table
 from thunderstone.tracking.tracker import Tracker
@@ -160,7 +161,9 @@ def test_checkpoints_are_artifacts_as_the_logger_is_told(
 
 
 @pytest.mark.ddp
-def test_other_ranks_write_nothing_and_have_what_callbacks_monitor(tmp_path: Path) -> None:
+def test_other_ranks_write_nothing_and_have_what_callbacks_monitor(
+    tmp_path: Path, warm_interpreter: WarmInterpreter
+) -> None:
     script = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -195,9 +198,7 @@ def test_other_ranks_write_nothing_and_have_what_callbacks_monitor(tmp_path: Pat
     path.write_text(textwrap.dedent(script))
     # Without the process that writes this one's runs.
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    result = subprocess.run(
-        [sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
-    )
+    result = warm_interpreter.run([path], tmp_path, environment)
     assert result.returncode == 0, result.stderr[-3000:]
     run = read_run(tmp_path)  # which takes only one
     # Eight batches an epoch for two processes.

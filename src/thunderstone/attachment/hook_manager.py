@@ -62,9 +62,14 @@ class HookManager(pluggy.PluginManager):
         return super().unregister(plugin, name)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        # Looking for hooks must not evaluate a method's properties: some only have a value during a fit.
-        if isinstance(inspect.getattr_static(plugin, name, None), property):
-            return None
+        # Of the two hundred attributes of a callback a few are marked. Most of the others are told by a look into the
+        # classes, which evaluates no property: some only have a value during a fit.
+        if name not in getattr(plugin, "__dict__", ()):
+            for base in type(plugin).__mro__:
+                if name in vars(base):
+                    if not _is_marked(vars(base)[name]):
+                        return None
+                    break
         return super().parse_hookimpl_opts(plugin, name)
 
     @property
@@ -125,7 +130,11 @@ class HookManager(pluggy.PluginManager):
             if (options := self.parse_hookimpl_opts(plugin, name)) is not None
         ]
         unknown = [hook for hook in hooks if hook not in HOOK_NAMES]
-        return suggestion(unknown[0], HOOK_NAMES) if unknown else f"Hooks: {', '.join(HOOK_NAMES)}."
+        if unknown:
+            return suggestion(unknown[0], HOOK_NAMES)
+        taken = {hook: list(inspect.signature(getattr(AttachmentHooks, hook)).parameters)[1:] for hook in hooks}
+        each = "; ".join(f"{hook} takes {' and '.join(names)}" for hook, names in taken.items())
+        return f"HINT: an argument may be left out, and none added or renamed: {each}"
 
 
 def called(plugin: object) -> str:

@@ -28,6 +28,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+import thunderstone.attachment.attaching  # noqa: F401 - what every rank needs and would import for itself
+from thunderstone.discovery import refresh, registry
 from thunderstone.testing.memory_logger import MemoryLogger
 from thunderstone.testing.observer import parameters_of
 from thunderstone.testing.training import SEED, final_state, make_trainer, seed
@@ -148,6 +150,8 @@ def _extend_path(entries: Sequence[str]) -> None:
     for entry in entries:
         if entry not in sys.path:
             sys.path.append(entry)
+            if any(Path(entry).glob("*.dist-info")):
+                refresh()
 
 
 def _build(description: dict[str, Any]) -> Any:
@@ -232,4 +236,5 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    registry()  # which every rank asks for its strategies
     serve()
