@@ -18,6 +18,7 @@ def finite(
     minimum: float = -math.inf,
     maximum: float = math.inf,
     above: float | None = None,
+    below: float | None = None,
 ) -> float:
     """`value` as a float, or ArgumentError.
 
@@ -29,22 +30,28 @@ def finite(
         minimum: Smallest value allowed.
         maximum: Largest value allowed.
         above: Excluded lower bound, e.g. 0 for a temperature.
+        below: Excluded upper bound, e.g. 1 for the decay of an average.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentError(method, argument, value, f"it must be a number, not {type(value).__name__}", hint)
     number = float(value)
     if not math.isfinite(number):
         raise ArgumentError(method, argument, value, "it must be finite", hint)
-    if number < minimum or number > maximum:
-        bounds = f"between {minimum:g} and {maximum:g}"
-        if maximum == math.inf:
-            bounds = f"at least {minimum:g}"
-        elif minimum == -math.inf:
-            bounds = f"at most {maximum:g}" if above is None else f"above {above:g} and at most {maximum:g}"
+    too_low = number < minimum or (above is not None and number <= above)
+    too_high = number > maximum or (below is not None and number >= below)
+    if too_low or too_high:
+        bounds = _bounds(minimum, maximum, above, below)
         raise ArgumentError(method, argument, value, f"it must be {bounds}", hint)
-    if above is not None and number <= above:
-        raise ArgumentError(method, argument, value, f"it must be above {above:g}", hint)
     return number
+
+
+def _bounds(minimum: float, maximum: float, above: float | None, below: float | None) -> str:
+    """The bounds that there are, in words."""
+    if above is None and below is None and -math.inf < minimum and maximum < math.inf:
+        return f"between {minimum:g} and {maximum:g}"
+    lower = f"above {above:g}" if above is not None else f"at least {minimum:g}" if minimum > -math.inf else ""
+    upper = f"below {below:g}" if below is not None else f"at most {maximum:g}" if maximum < math.inf else ""
+    return " and ".join(filter(None, (lower, upper)))
 
 
 def whole(method: str, argument: str, value: object, hint: str, *, minimum: int = 1) -> int:

@@ -35,6 +35,12 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     return f"Known names: {', '.join(known)}." if known else "Nothing is registered."
 
 
+def sentence(text: object) -> str:
+    """A text, an error's too, with a full stop unless it ends as a sentence does: more may follow it."""
+    words = str(text)
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
 class ThunderstoneError(Exception):
     """Base of all errors raised on purpose by Thunderstone and its plug-ins."""
 
@@ -52,7 +58,7 @@ class ArgumentError(ThunderstoneError, ValueError):
 
     def __init__(self, method: str, argument: str, value: object, reason: str, hint: str) -> None:
         self.method, self.argument, self.value, self.reason, self.hint = method, argument, value, reason, hint
-        super().__init__(f"{method}: {argument}={value!r} is not allowed: {reason}. HINT: {hint}")
+        super().__init__(f"{method}: {argument}={value!r} is not allowed: {sentence(reason)} HINT: {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.method, self.argument, self.value, self.reason, self.hint)
@@ -70,7 +76,7 @@ class UnsupportedSettingError(ThunderstoneError, RuntimeError):
 
     def __init__(self, method: str, setting: str, reason: str, hint: str) -> None:
         self.method, self.setting, self.reason, self.hint = method, setting, reason, hint
-        super().__init__(f"{method} cannot run with {setting}: {reason}. HINT: {hint}")
+        super().__init__(f"{method} cannot run with {setting}: {sentence(reason)} HINT: {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.method, self.setting, self.reason, self.hint)
@@ -148,7 +154,7 @@ class ApiVersionError(DiscoveryError):
 
     def __init__(self, reason: str, hint: str) -> None:
         self.reason, self.hint = reason, hint
-        super().__init__(f"{reason}. HINT: {hint}")
+        super().__init__(f"{sentence(reason)} HINT: {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.reason, self.hint)

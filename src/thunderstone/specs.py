@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from thunderstone.errors import ArgumentError, BrokenPluginError
+from thunderstone.errors import ArgumentError, BrokenPluginError, sentence
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
@@ -37,7 +37,8 @@ def load_target(owner: str, target: str) -> Any:
 
         hint = what_to_install_for(error, module_name) or "`thunderstone doctor` shows versions and failures"
         raise BrokenPluginError(
-            f"{owner} points to {target!r}, which cannot be imported: {type(error).__name__}: {error}. HINT: {hint}"
+            f"{owner} points to {target!r}, which cannot be imported: {type(error).__name__}: "
+            f"{sentence(error)} HINT: {hint}"
         ) from error
     return value
 

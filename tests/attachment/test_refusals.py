@@ -22,6 +22,8 @@ from lightning.pytorch.strategies.xla import XLAStrategy
 from tiny_training import Again, Ascend, Classifier, Spy, assert_same_bits, fit, loader, state, trainer
 
 from thunderstone import CompositionError, ExactResume, HookError, Method, UnsupportedSettingError, hookimpl
+from thunderstone.attachment.composition import check_composition
+from thunderstone.attachment.declared import RESOURCES
 from thunderstone.attachment.strategies import check_strategy
 
 
@@ -200,7 +202,8 @@ def test_a_hook_with_an_argument_its_specification_does_not_have() -> None:
         def transform_gradients(self, step: Any, learning_rate: float) -> None:
             raise AssertionError("never called")
 
-    _refused(HookError, r"(?s)Greedy implements a hook that does not fit.*learning_rate", Greedy(), module=Classifier())
+    said = r"(?s)Greedy implements a hook that does not fit.*learning_rate.* HINT: .*: transform_gradients takes step"
+    _refused(HookError, said, Greedy(), module=Classifier())
 
 
 def test_a_hook_that_is_not_marked() -> None:
@@ -235,6 +238,55 @@ def test_a_method_that_cannot_be_hashed() -> None:
         rho: float = 0.1
 
     _refused(HookError, r"Fields cannot be hashed.*dataclass\(eq=False\)", Fields(), module=Classifier())
+
+
+def _declaring(**declared: Any) -> Method:
+    def init(self: Any, rho: float = 0.1, r: int = 1) -> None:
+        self.rho, self.r = rho, r
+
+    made: Method = type("Owning", (Method,), {"name": "owning", "__init__": init, "derived": 1, **declared})()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (
+            {"exclusive": {"gradients"}},
+            r"exclusive = \{'gradients'\} protects nothing: .*'gradients'.*mean 'gradient'\?",
+        ),
+        ({"exclusive": {"masks", "round"}}, r"protects nothing: the host knows no 'round'\. HINT: .* 'rounds'\?"),
+        ({"exclusive": {"Masks"}}, r"the host knows no 'Masks'.*'masks'\?"),
+        ({"exclusive": {"objektive "}}, r"the host knows no 'objektive '.*'objective'\?"),
+        ({"exclusive": {1}}, r"exclusive = \{1\} is no set of names. HINT"),
+        ({"identified_by": "rho"}, r"identified_by = 'rho' is a text, .* HINT: write identified_by = \('rho',\)"),
+        ({"identified_by": "r"}, r"identified_by = 'r' is a text, .* HINT: write identified_by = \('r',\)"),
+        ({"identified_by": ("roh",)}, r"identified_by = \('roh',\) names 'roh', .* HINT: Did you mean 'rho'\?"),
+        ({"identified_by": ("derived",)}, r"names 'derived', which __init__ does not take. HINT: Known names: r, rho"),
+        ({"identified_by": {"rho", "r"}}, r"identified_by = \{.*\} is no tuple of names. HINT"),
+        ({"identified_by": (1,)}, r"identified_by = \(1,\) is no tuple of names. HINT"),
+        ({"identified_by": 1}, r"identified_by = 1 is no tuple of names. HINT"),
+    ],
+)
+def test_a_slip_in_what_a_class_declares(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(HookError, match=f"^Owning: .*{message}"):
+        check_composition([_declaring(**declared)])
+
+
+def test_a_slip_in_what_tells_instances_apart_is_named_where_the_trainer_meets_it() -> None:
+    for names in ("rho", ("roh",), 1):
+        with pytest.raises(HookError, match=r"Owning: identified_by = .*HINT"):
+            trainer(_declaring(identified_by=names))
+
+
+def test_resources_of_a_family_s_own_and_instances_told_apart_are_taken() -> None:
+    check_composition(
+        [
+            _declaring(exclusive={"structure", "choice of the training samples", "tasks", "bounds", "loss"}),
+            _declaring(identified_by=("r", "rho"), exclusive=set(RESOURCES)),
+            _declaring(identified_by=["rho"]),
+        ]
+    )
 
 
 @pytest.mark.parametrize("exclusive", ["gradient", ["gradient"]])

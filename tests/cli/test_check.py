@@ -45,6 +45,16 @@ class Careless(Quiet):
         self.gain = gain
 
 
+class Carefree(Careless):
+    """Does nothing, with any gain.
+
+    Args:
+        gain: Of nothing.
+    """
+
+    name = "carefree"
+
+
 def halve(value: float) -> float:
     """Halves."""
     return value / 2
@@ -139,6 +149,15 @@ def test_a_package_that_keeps_the_rules(package, says, name):
     assert errors.startswith("quiet: 3 checks in ")
 
 
+def test_a_plugin_module_that_is_not_light_is_noted(package, says, shell, monkeypatch):
+    monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)
+    shell.install("pytorch-lightning", {"pytorch_lightning": ""}, "", version="2.1")  # the name is what counts
+    package("import pytorch_lightning\n" + plugin(QUIET))
+    code, _, errors = says("sounds", *CHECKS)
+    assert code == 0
+    assert "note  plug-in 'sounds' (thunder-sounds 2.1): sounds_plugin imports pytorch_lightning, which" in errors
+
+
 def test_a_declared_exception_is_shown_with_its_reason(package, says):
     package(plugin(QUIET + EXCEPTED))
     code, output, _ = says("sounds", *CHECKS)
@@ -166,7 +185,7 @@ def test_single_methods_are_checked_without_the_strategies(package, says):
 
 
 def test_json_is_all_there_is_on_the_output(package, says):
-    package(plugin(EXCEPTED + BROKEN.replace("careless'", "carefree'"), strategy("halve", "sounds:halve")))
+    package(plugin(EXCEPTED + declared("carefree", "sounds:Carefree"), strategy("halve", "sounds:halve")))
     code, output, errors = says("sounds", "--json", *CHECKS)
     found = json.loads(output)
     assert (code, found["schema"], found["package"], found["version"]) == (1, 1, "thunder-sounds", "2.1")

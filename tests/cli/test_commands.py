@@ -66,7 +66,7 @@ def test_wrong_options_are_wrong_requests(says, arguments):
 
 
 def test_the_module_is_the_command_too(shell):
-    ours = shell.python("-m", "thunderstone.cli", "lst")
+    ours = shell.python("-m", "thunderstone", "lst")
     assert (ours.returncode, ours.stdout) == (2, "")
     assert "Did you mean 'list'?" in ours.stderr
 
@@ -247,6 +247,13 @@ def test_info_tells_about_a_strategy(says, name):
         'or: thunderstone.strategy("marking.scale", "halve")',
     ):
         assert expected in lines
+
+
+@pytest.mark.usefixtures("marking")
+def test_info_lists_the_strategies_of_a_kind(says):
+    code, output, _ = says("info", "marking.scale")
+    assert code == 0
+    assert "marking.scale:halve: Halves." in output.splitlines()
 
 
 @pytest.mark.usefixtures("trouble")

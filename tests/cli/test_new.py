@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pytest brings it
 
+from thunderstone import ExactResume
 from thunderstone.cli.main import main
 from thunderstone.errors import RequestError
 from thunderstone.specs import MethodSpec
@@ -57,6 +59,13 @@ def test_one_name_gives_all_of_them(given):
         ("-noise", "HINT: thunderstone new noise"),
         ("../noise", "HINT: thunderstone new noise"),
         ("2nd", "begin with a letter"),
+        (
+            "SAM",
+            "HINT: choose another name; 'sam' will not do either: there is a method of this name, of thunderstone-sh",
+        ),
+        ("Json", "HINT: choose another name; 'json' will not do either: a module json.py would hide"),
+        ("Class", "HINT: choose another name; 'class' will not do either: 'class' is a keyword"),
+        ("X" * (LONGEST + 1), "HINT: write it as one writes weight-noise"),
         ("geräusch", "must be lower case letters"),
         ("x" * (LONGEST + 1), f"at most {LONGEST}"),
         ("class", "a keyword of Python"),
@@ -128,9 +137,12 @@ def test_any_author_is_written_as_is(author, email):
 
 
 def test_the_kit_is_run_on_all_that_the_package_declares(monkeypatch):
-    declared = [MethodSpec(name, "thunderstone:ExactResume", "zz", "Resumes.") for name in ("zz", "added_later")]
+    package = ModuleType("thunderstone_zz")
+    for name in ("zz", "added_later"):
+        setattr(package, name, type(name, (ExactResume,), {"name": name}))
+    declared = [MethodSpec(name, f"thunderstone_zz:{name}", "zz", "Resumes.") for name in ("zz", "added_later")]
     plugin = SimpleNamespace(thunderstone_methods=lambda: declared)
-    monkeypatch.setitem(sys.modules, "thunderstone_zz", ModuleType("thunderstone_zz"))
+    monkeypatch.setitem(sys.modules, "thunderstone_zz", package)
     monkeypatch.setitem(sys.modules, "thunderstone_zz.plugin", plugin)
     written: dict[str, Any] = {}
     exec(texts_of("zz")["tests/test_conformance.py"], written)
@@ -257,6 +269,30 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_package(texts_of("zz"), tmp_path / "package")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is ended there without a signal")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_process_that_is_ended_leaves_nothing_half_done(name, tmp_path):
+    program = f"""
+import signal
+from pathlib import Path
+from thunderstone.template.rendering import write_package
+
+class Texts(dict):
+    def items(self):
+        for place, text in super().items():
+            yield place, text
+            signal.raise_signal(signal.{name})
+
+write_package(Texts({{"a": "", "b/c": ""}}), Path("package"))
+print("not ended")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.Signals[name], ""), done.stderr
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        *("package", "package/a", "package/b", "package/b/c")
+    ]
 
 
 def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_options_are_read_by_the_methods_signature(text, arguments):
         ("mark:amonut=2", ArgumentError, "Did you mean 'amount'?"),
         ("mark:amount=much", ArgumentError, "Mark: amount='much' is not allowed: it must be a number. HINT: amount is"),
         ("mark:steps=1.5", ArgumentError, "steps is of type int | None"),
-        ("mark:shape=sqare", ArgumentError, "Did you mean 'square'?"),
+        ("mark:shape=sqare", ArgumentError, "(did you mean 'square'?). HINT: shape is of type"),
         ("mark:betas=(1,2,3)", ArgumentError, "it must have 2 values, not 3"),
     ],
 )

@@ -210,6 +210,7 @@ def test_the_option_names_a_launcher_and_its_arguments():
         ("ray:gpu=1", r"ray has no option 'gpu'. Did you mean 'gpus'\?"),
         ("ray:gpus", "'gpus' is not written as key=value. HINT: --launcher ray alone takes every default"),
         ("ray:gpus=one", "gpus=one is not allowed: it must be .* HINT: gpus is of type"),
+        ("submitit:cluster=loca", r"one of slurm, local \(did you mean 'local'\?\)\. HINT: cluster is of type"),
         ("ray:cpus=1.5", "ray:cpus=1.5 is not allowed: Ray sets aside a whole number"),
         ("ray:gpus=1,gpus=2", "gpus is given twice"),
         ("submitit:cluster=local,additional={a", "'}' is missing"),

@@ -1,6 +1,7 @@
 """Declarations refuse what could not be used later."""
 
 import math
+import re
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_a_method_declaration_says_what_is_wrong(argument, value):
     with pytest.raises(ArgumentError) as caught:
         MethodSpec(**{**METHOD, argument: value})
     assert (caught.value.method, caught.value.argument, caught.value.value) == ("MethodSpec", argument, value)
+
+
+def test_a_reason_that_ends_as_a_sentence_gets_no_second_end():
+    for reason in ("there is no 'x'", "there is no 'x'.", "there is no 'x'. Did you mean 'y'?"):
+        assert "HINT: z" in str(ArgumentError("A", "b", "x", reason, "z"))
+        assert not re.search(r"[.?!][.?!]|'x' HINT", str(ArgumentError("A", "b", "x", reason, "z")))
 
 
 @pytest.mark.parametrize(

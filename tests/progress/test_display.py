@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from thunderstone import Method, Phase, Round, hookimpl
 from thunderstone.progress import lines
+from thunderstone.progress.lines import TqdmLine
 
 BARS = [TQDMProgressBar, RichProgressBar]
 
@@ -351,6 +352,20 @@ def test_outside_of_a_fit_work_is_silent(capsys: pytest.CaptureFixture[str]) -> 
         phase.advance()
     assert phase.done == 1
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("total", [None, 4, 0, float("nan"), float("inf"), -1.0])
+def test_what_is_no_amount_of_work_changes_nothing(total: float | None, at_once: None) -> None:
+    with Phase("counting", total, TqdmLine) as phase:
+        phase.to(2)
+        for nothing in (float("nan"), float("inf"), -float("inf"), -1.0):
+            phase.to(nothing)
+            assert phase.done == 2
+        phase.advance(float("nan"))
+        phase.advance()
+        [bar] = [line for line in tqdm._instances if "counting" in str(line.desc)]
+        bar.refresh()
+        assert (bar.n, phase.done) == (3, 3)
 
 
 @pytest.mark.parametrize("kind", BARS)

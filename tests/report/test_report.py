@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import struct
 
@@ -19,6 +20,7 @@ from thunderstone.report.charts import charts, extremes
 from thunderstone.report.model import ShownRun
 from thunderstone.report.page import page
 from thunderstone.report.reading import read
+from thunderstone.tracking.run_record import write_json
 
 NETWORK = re.compile(r"https?:|//[\w.-]+\.\w|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", re.IGNORECASE)
 
@@ -97,6 +99,46 @@ def test_a_record_that_cannot_be_read_does_not_hide_the_rest(runs):
     assert "config.json cannot be read: JSONDecodeError" in found.text
 
 
+def test_a_record_that_is_no_object_does_not_hide_the_rest(tmp_path):
+    make_run(tmp_path / "run", [1.0, 2.0])
+    for content in ("[1]", "3", "null", '"text"', '{"schema": 1, "sta', "\0\0"):
+        (tmp_path / "run/run.json").write_text(content)
+        [run] = read(tmp_path / "run").runs
+        assert (run.status, run.metrics) == ("unreadable", {"sam/norm": 2.0}), content
+
+
+def test_a_value_of_the_wrong_type_is_left_out_of_a_record_and_named(tmp_path):
+    make_run(tmp_path / "run", [1.0, 2.0])
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    for name, value, place, metrics in (
+        ("metrics", {"val_acc": None, "loss": 0.5}, "metrics.val_acc", {"loss": 0.5}),
+        ("metrics", {"val_acc": [1], "loss": "nan"}, "metrics.val_acc", {"loss": pytest.approx(math.nan, nan_ok=True)}),
+        ("metrics", [0.5], "metrics", {}),
+        ("status", 3, "status", {"val_acc": 0.875}),
+        ("methods", ["sam"], "methods", {"val_acc": 0.875}),
+        ("versions", {"torch": 2}, "versions.torch", {"val_acc": 0.875}),
+        ("command", "python train.py", "command", {"val_acc": 0.875}),
+        ("directory", ["/a"], "directory", {"val_acc": 0.875}),
+    ):
+        (tmp_path / "run/run.json").write_text(json.dumps({**record, name: value}))
+        report = read(tmp_path / "run")
+        [run] = report.runs
+        assert run.metrics == {"sam/norm": 2.0, **metrics}
+        assert run.facts["seed"] == {"torch": 3}
+        [note] = run.notes
+        assert f"run.json: {place} is left out: Input should be a valid " in note
+        assert note in Page(page(report)).text
+
+
+def test_a_null_in_a_record_stands_for_what_is_not_known(tmp_path):
+    make_run(tmp_path / "run", [1.0])
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    nothing = dict.fromkeys(["metrics", "methods", "versions", "command", "directory", "reason", "seed"])
+    (tmp_path / "run/run.json").write_text(json.dumps({**record, **nothing}))
+    [run] = read(tmp_path / "run").runs
+    assert (run.status, run.metrics, run.notes) == ("finished", {"sam/norm": 1.0}, [])
+
+
 def test_values_that_are_no_numbers_leave_a_gap(tmp_path):
     make_run(tmp_path / "run", [1.0, 2.0, float("nan"), 3.0, float("inf"), 1.0, 0.0])
     series = shown(tmp_path / "run").curve("sam/norm")
@@ -121,6 +163,25 @@ def test_the_metrics_of_a_csv_logger_are_read(tmp_path):
     assert found.curve("loss").paths
     [row] = found.table("run", "status")
     assert [cell.text for cell in row] == ["lightning_logs/version_0", "unknown", "0.25", "0.125"]
+
+
+@pytest.mark.parametrize(
+    ("head", "extra"),
+    [
+        ("trial-epoch,trial-loss", set()),
+        ("a-epoch,b-epoch,a-loss,b-loss", {"loss"}),  # which of the two it is cannot be known
+        ("train-loss,train-acc", {"loss"}),  # no prefix: another metric
+        ("train-epoch,train-loss,loss", set()),
+        ("epoch-loss,trial-epoch", {"loss"}),
+    ],
+)
+def test_what_a_logger_with_a_prefix_wrote_is_listed_once(tmp_path, head, extra):
+    write_json(tmp_path / "run.json", {"schema": 1, "status": "finished", "metrics": {"loss": 0.25}})
+    names = head.split(",")
+    (tmp_path / "metrics.csv").write_text(f"step,{head}\n4{',1' * len(names)}\n")
+    [run] = read(tmp_path).runs
+    assert run.metrics.keys() == {*names, *extra}
+    assert 0.25 in run.metrics.values()
 
 
 def test_beside_a_curve_stand_its_smallest_largest_and_last_value(tmp_path):
@@ -324,6 +385,53 @@ def test_seeds_of_a_setting_share_a_colour_and_a_box(comparison):
     html = page(read(comparison))
     assert re.findall(r'data-runs="([^"]*)"', html) == ["0 1", "2 3"]
     assert re.findall(r'class="series (k\d)', html) == ["k0", "k0", "k1", "k1"]
+
+
+def test_a_description_that_is_no_object_is_refused_by_name(comparison, capsys):
+    path = comparison / "comparison.json"
+    for content in ("[1]", "3", "null", '"text"', '{"schema": 1, "sett', "\0"):
+        path.write_text(content)
+        assert main(["report", str(comparison)]) == 2, content
+        assert f"report: {path} " in capsys.readouterr().err
+
+
+def test_of_a_description_everything_is_shown_but_what_is_of_the_wrong_type(comparison):
+    path = comparison / "comparison.json"
+    description = json.loads(path.read_text())
+    for name, value in (
+        ("settings", 3),
+        ("settings", ["plain", ["sam"]]),
+        ("settings", {"plain": 1}),
+        ("seeds", 7),
+        ("seeds", ["first"]),
+        ("metric", ["val_acc"]),
+        ("mode_guessed", "perhaps"),
+        ("command", [1]),
+        ("directory", 5),
+    ):
+        path.write_text(json.dumps({**description, name: value}))
+        report = read(comparison)
+        assert [run.name for run in report.runs][:2] == ["plain, seed 0", "plain, seed 1"]
+        assert len(report.tables[0].rows) == 2
+        [note] = [note for note in report.notes if "comparison.json" in note]
+        assert f"comparison.json: {name} is left out: Input should be a valid " in note
+    assert note in Page(page(report)).text
+
+
+def test_a_table_of_a_comparison_that_cannot_be_read_hides_nothing(comparison):
+    (comparison / "summary.csv").write_bytes(b'setting,mean\n"\xff' + b"x" * 200_000)
+    report = read(comparison)
+    assert len(report.runs) == 4
+    assert "summary.csv cannot be read: field larger than field limit (131072)." in report.notes
+
+
+def test_a_line_of_a_comparison_that_is_of_no_run_is_refused_by_number(comparison):
+    path = comparison / "runs.jsonl"
+    first, second, *others = path.read_text().splitlines()
+    for name, value in {"setting": ["plain"], "seed": "x", "folder": 3, "metrics": {"val_acc": None}}.items():
+        path.write_text("\n".join([first, json.dumps({**json.loads(second), name: value}), *others]))
+        with pytest.raises(RequestError, match=rf"runs\.jsonl: line 2 is not of a run: {name}.* is .*HINT: take the"):
+            read(comparison)
 
 
 # -- what is not there -------------------------------------------------------------------------------------------------

@@ -89,6 +89,18 @@ def test_an_offline_run_is_shown_with_everything_in_it(wandb_run):
     assert half.notes == ["The log has no end: the run goes on, or was killed."]
 
 
+def test_what_a_logger_with_a_prefix_wrote_is_listed_once(tmp_path):
+    messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    row = {"trainer/global_step": 7, "trial-loss": 0.5, "trial-epoch": 1, "own": 3}
+    items = [messages.HistoryItem(key=key, value_json=str(value)) for key, value in row.items()]
+    log = tmp_path / "run-x.wandb"
+    log.write_bytes(log_of([messages.Record(history=messages.HistoryRecord(item=items)).SerializeToString()]))
+    (tmp_path / "files").mkdir()
+    metrics = {"loss": 0.25, "own": 2.0, "val_loss": 1.0}
+    write_json(tmp_path / "files/run.json", {"schema": 1, "status": "finished", "metrics": metrics})
+    assert read_wandb_run(log).metrics == {"trial-loss": 0.5, "trial-epoch": 1.0, "own": 3.0, "val_loss": 1.0}
+
+
 def test_a_file_that_is_no_log_is_said_to_be_none(tmp_path):
     (tmp_path / "run-x.wandb").write_bytes(b"<html>")
     run = read_wandb_run(tmp_path / "run-x.wandb")

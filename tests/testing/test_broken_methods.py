@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import broken_arguments as arguments
 import broken_cleanup as cleanup
+import broken_company as company
 import broken_counting as counting
+import broken_evaluating as evaluating
 import broken_reporting as reporting
 import broken_results as results
 import broken_settings as settings
@@ -42,6 +44,8 @@ CASES: list[tuple[str, Subject, str]] = [
         ("resumes_mid_epoch", results.LosesCount, {}, "a checkpoint every 5 batch(es), rank 0] the resumed run"),
         ("resumes_mid_accumulation", results.Forgets, {}, "accumulate_grad_batches=3, killed in on_"),
         ("resumes_under_ddp", results.Forgets, {}, "[mlp, 2 process(es), accumulate_grad_batches=2, killed in"),
+        ("resumes_after_validation", evaluating.StandsInTooLong, {}, "after the last update differs: net.0.weight: "),
+        ("resumes_after_validation", evaluating.ForgetsWhatItValidatesWith, {}, "differs: metrics.val_loss: "),
         ("checkpoint_is_plain_data", results.Pickles, {}, "torch.load(weights_only=True) refuses"),
         ("checkpoint_is_plain_data", results.Renames, {}, "net.0.weight.0 is missing"),
         ("checkpoint_loads_without_the_method", results.Renames, {}, 'Missing key(s) in state_dict: "net.0.weight"'),
@@ -51,6 +55,12 @@ CASES: list[tuple[str, Subject, str]] = [
         ("clean_after_fit", cleanup.TurnsOnDeterminism, {}, "deterministic algorithms: False became True"),
         ("clean_after_fit", cleanup.AddsACallback, {}, "and is AddsACallback, CallbackEvents, Observer, NoEffect"),
         ("clean_after_exception", cleanup.PerturbsDuringTheStep, {}, "the weights against those after the last update"),
+        (
+            "clean_after_exception_in_validation",
+            evaluating.StandsInUntilTheEnd,
+            {},
+            "in validation] the weights against those after the last update differs",
+        ),
         ("clean_after_exception_in_second_pass", cleanup.SecondPass, {}, "in the second pass] the weights against"),
         ("clean_after_keyboard_interrupt", cleanup.CleansUpAfterErrorsOnly, {}, "after KeyboardInterrupt in the first"),
         (
@@ -70,6 +80,11 @@ CASES: list[tuple[str, Subject, str]] = [
         ("counts_logs_once", counting.LogsTwice, {"zoo": ("metrics",)}, "the sum 'samples' over an epoch differs"),
         ("counts_statistics_once", counting.SilentSecondPass, {}, "[mlp] running statistics after the first batch"),
         ("counts_progress_once", counting.StopsEarly, {}, "progress differs: global_step: 14 became 7"),
+        ("counts_batches_once", company.KeepsFurtherPasses, {}, "beside a method that makes further passes differs: "),
+        ("counts_batches_once", company.KeepsRehearsals, {}, "further passes differs: method.mean: "),
+        ("counts_random_numbers_once", company.SeedsGlobally, {}, "or seeds it, in transform_gradients. HINT: "),
+        ("counts_random_numbers_once", results.DrawsWhenOff, {}, "in on_train_batch_start. HINT: "),
+        ("runs_at_any_loss_scale", company.ClipsScaledGradients, {}, "[mlp, a growing loss scale] net."),
         ("runs_in_bf16_mixed", settings.BreaksUnder, {}, "[mlp, bf16-mixed] IndexError: list index out of range"),
         ("runs_in_16_mixed", lambda: settings.BreaksUnder("16-mixed"), {}, "[mlp, 16-mixed] IndexError"),
         ("runs_in_64_true", settings.CastsToSinglePrecision, {}, "net.0.weight became torch.float32"),

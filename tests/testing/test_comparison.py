@@ -10,8 +10,20 @@ from thunderstone.testing.outcome import CheckFailure
 
 
 def test_equal_bits_are_the_same_also_where_they_are_nan() -> None:
-    state = {"weights": {"w": torch.tensor([1.0, float("nan")])}, "loss": float("nan"), "steps": [1, 2]}
-    assert differences(state, {**state, "weights": {"w": state["weights"]["w"].clone()}}) == []
+    weights = {
+        "w": torch.tensor([1.0, float("nan")]),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "complex": torch.tensor([complex(1, float("nan")), complex(-0.0, 2)]).conj(),
+        "double": torch.tensor(-0.0, dtype=torch.float64),
+        "eight bits": torch.tensor([0.5, -0.0]).to(torch.float8_e5m2),
+        "none": torch.empty(0),
+        "whole": torch.tensor([1, 2]),
+    }
+    state = {"weights": weights, "loss": float("nan"), "steps": [1, 2], "zero": -0.0}
+    copied = {name: weight.clone() for name, weight in weights.items()}
+    assert differences(state, {**state, "weights": copied, "zero": -0.0}) == []
+    minus_nan = torch.tensor([1.0, float("nan")]).neg()
+    assert differences(torch.tensor([-1.0, float("nan")]), minus_nan) == []
 
 
 @pytest.mark.parametrize(
@@ -25,6 +37,15 @@ def test_equal_bits_are_the_same_also_where_they_are_nan() -> None:
         ({"a": {}}, {"a": {"b": [1]}}, "a.b.0 is there in addition"),
         ({"a": 1}, {"a": 1.0}, "a: 1 became 1.0"),
         ({"a": True}, {"a": torch.ones(1)}, "a: True became 1.0"),
+        ({"w": torch.zeros(2)}, {"w": torch.tensor([0.0, -0.0])}, "w: 1 of 2 entries differ, by the sign of a zero"),
+        (
+            {"w": torch.zeros(2, dtype=torch.bfloat16)},
+            {"w": -torch.zeros(2, dtype=torch.bfloat16)},
+            "w: 2 of 2 entries",
+        ),
+        ({"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([-0.0, 2.0])}, "w: 2 of 2 entries differ, the largest "),
+        ({"w": torch.tensor([0j])}, {"w": torch.tensor([complex(0.0, -0.0)])}, "w: 1 of 1 entries differ, by the sign"),
+        ({"a": 0.0}, {"a": -0.0}, "a: 0.0 became -0.0"),
     ],
 )
 def test_a_difference_says_where_and_how_much(left: object, right: object, said: str) -> None:

@@ -37,9 +37,14 @@ def test_a_callable_is_called(declared):
 
 
 def test_without_a_declaration_there_are_the_settings_of_the_kit():
-    subject = subject_of(MethodSpec("sounding", "sound_method:Sound", "sounds", "Scales."))
-    assert (subject.name, subject.default, subject.neutral, subject.zoo) == ("sounding", Sound, None, None)
+    subject = subject_of(MethodSpec("sound", "sound_method:Sound", "sounds", "Scales."))
+    assert (subject.name, subject.default, subject.neutral, subject.zoo) == ("sound", Sound, None, None)
     assert subject.expected_failures == {}
+
+
+def test_a_class_of_another_name_is_refused():
+    with pytest.raises(BrokenPluginError, match=r"'sounding' is Sound, whose name is 'sound': .* HINT: name: ClassVar"):
+        subject_of(MethodSpec("sounding", "sound_method:Sound", "sounds", "Scales."))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -10,7 +11,9 @@ from sound_method import Sound
 
 from thunderstone import CompositionError, GradientStep, Method, hookimpl
 from thunderstone.testing import Subject
-from thunderstone.testing.pairs import together
+from thunderstone.testing.outcome import CheckFailure
+from thunderstone.testing.pairs import _require_resumable, together
+from thunderstone.testing.zoo import CASES
 
 
 class Louder(Method):
@@ -130,6 +133,33 @@ def test_a_method_no_trainer_takes_says_nothing_of_a_pair() -> None:
     outcome = together(LOUDER, Subject("unnamed", Unnamed, zoo=("dict_output",)), brief=True)
     assert outcome.result == "untried"
     assert outcome.reason.startswith("unnamed alone: AttributeError: ")
+
+
+class Numbered(Louder):
+    """Counts updates; the first of several forgets them when it is resumed, which changes no weight."""
+
+    name: ClassVar[str] = "numbered"
+    identified_by: ClassVar[tuple[str, ...]] = ("number",)
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        self.count = 0
+
+    @hookimpl
+    def after_update(self, step: Any) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = 0 if self.number == 1 else state_dict["count"]
+
+
+def test_of_two_methods_of_one_class_each_is_looked_at() -> None:
+    first, second = (Subject(f"numbered_{n}", partial(Numbered, n), zoo=("dict_output",)) for n in (1, 2))
+    with pytest.raises(CheckFailure, match=r"Numbered\(number=1\)\.count: 14 became 5$"):
+        _require_resumable(CASES["dict_output"], (first, second))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from sound_method import Sound
 
-from thunderstone.discovery import registry
+from thunderstone.discovery import refresh, registry
 from thunderstone.testing import CHECKS, Subject, check_method, parametrize_with_checks, subject_of
 
 SUBJECTS = [
@@ -14,8 +16,24 @@ SUBJECTS = [
 ]
 
 
-@parametrize_with_checks(SUBJECTS)
+@pytest.fixture
+def one_family(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Only one family beside the host's own methods, of which every pair is tried for the page of compositions."""
+    monkeypatch.setenv("THUNDERSTONE_DISABLE", "estimators,grpo,hyperfitting,pruning")
+    refresh()
+    yield
+    monkeypatch.undo()
+    refresh()
+
+
+@parametrize_with_checks(SUBJECTS, checks=[name for name in CHECKS if name != "composes"])
 def test_conformance(method, check) -> None:
+    check(method)
+
+
+@pytest.mark.usefixtures("one_family")
+@parametrize_with_checks(SUBJECTS, checks=["composes"])
+def test_composition(method, check) -> None:
     check(method)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reporting_run import CONFIG, Regression, Reporting, Sharpened, report_all, 
 
 from thunderstone.tracking.mlflow_runs import MLFlowSink
 from thunderstone.tracking.run_record import RunRecord
+from thunderstone.tracking.sink import TrackingWarning
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,35 @@ def test_a_second_fit_into_one_run_takes_nothing_away(tmp_path: Path) -> None:
     MLFlowSink(logger).configuration({"sharpened": Sharpened(rho=0.5).arguments}, ["sharpened"])
     params = data_of(logger).params
     assert (params["sharpened/rho"], params["thunderstone/sharpened/rho"]) == ("0.05", "0.5")
+
+
+def test_a_name_that_is_refused_costs_no_other_metric(tmp_path: Path) -> None:
+    logger = logger_in(tmp_path)
+    sink = MLFlowSink(logger)
+    values = {"a/norm": 1.0, "a/norm/first": 2.0, "b//c": 3.0, "d": 4.0}
+    with pytest.warns(TrackingWarning) as warned:
+        sink.scalars({key: value + 3 for key, value in values.items()}, 3, 0)
+    sink.scalars({key: value + 7 for key, value in values.items()}, 7, 0)  # a second warning would be an error
+    [warning] = warned
+    message = str(warning.message)
+    assert message.startswith("MLFlowLogger does not take the name of these metrics, which are left out from now on: ")
+    assert re.findall(r"'([^']*)' \(Mlflow", message) == ["a/norm/first", "b//c"]
+    for key in ("a/norm", "d"):
+        assert series(logger, key) == [(step, values[key] + step) for step in (3, 7)]
+    assert {step for step, _ in series(logger, "epoch")} == {3, 7}
+
+
+def test_where_nothing_can_be_written_no_name_is_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: Any, **keywords: Any) -> None:
+        raise ConnectionError("no server")
+
+    sink = MLFlowSink(logger_in(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(sink.logger.experiment, "log_batch", unreachable)
+        with pytest.raises(ConnectionError, match="no server"):
+            sink.scalars({"a": 1.0}, 3, 0)
+    sink.scalars({"a": 2.0}, 7, 0)
+    assert series(sink.logger, "a") == [(7, 2.0)]
 
 
 def test_nothing_is_left_behind_where_the_end_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from thunderstone.attachment.strategies import (
 )
 from thunderstone.attachment.untrained_parameters import UntrainedParameters
 from thunderstone.attachment.window import MicroBatch, UpdatePlan, Window
-from thunderstone.errors import StepError, UnsupportedSettingError
+from thunderstone.errors import StepError, UnsupportedSettingError, sentence
 from thunderstone.lightning_private import (
     callbacks_of,
     logging_step,
@@ -272,8 +272,8 @@ class Attachment:
                 self._failed_observers.add(id(observer))
                 rank_zero_warn(
                     f"The observer {called(observer)} failed on the record {record.key!r}: "
-                    f"{type(error).__name__}: {error}. Training goes on; further failures of this observer are not "
-                    "reported."
+                    f"{type(error).__name__}: {sentence(error)} Training goes on; further failures of this observer "
+                    "are not reported."
                 )
 
     @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from itertools import combinations
 
+from thunderstone.attachment.declared import check_declared
 from thunderstone.attachment.method import Method
-from thunderstone.errors import CompositionError, HookError
+from thunderstone.errors import CompositionError
 
 
 def check_composition(methods: Sequence[Method]) -> None:
@@ -14,14 +15,10 @@ def check_composition(methods: Sequence[Method]) -> None:
 
     Raises:
         CompositionError: Two methods own one resource, or have one place in a checkpoint; names both.
-        HookError: What a method declares to own is no set of names.
+        HookError: What a method declares cannot be what its author meant; see `check_declared`.
     """
     for method in methods:
-        if not isinstance(method.exclusive, Set):
-            raise HookError(
-                f"{type(method).__name__}: exclusive = {method.exclusive!r} is no set of names. HINT: write "
-                "exclusive = frozenset({'gradient'})"
-            )
+        check_declared(method)
     for first, second in combinations(methods, 2):
         same_class = type(first) is type(second)
         names = (repr(first), repr(second)) if same_class else (type(first).__name__, type(second).__name__)

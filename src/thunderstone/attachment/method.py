@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch.callbacks import Callback
 
+from thunderstone.attachment.declared import check_identified_by
 from thunderstone.errors import HookError, StepError, UnsupportedSettingError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Method(Callback):
 
     Attributes:
         name: What users type and what metrics are namespaced by, e.g. ``"sam"``.
-        exclusive: Resources only one attached method may own, e.g. ``{"gradient"}``; two owners are refused.
+        exclusive: Resources only one attached method may own, e.g. ``{"gradient"}``; two owners are refused. The host
+            knows ``gradient``, ``masks``, ``objective`` and ``rounds``; other names are your own.
         identified_by: Arguments that tell two instances on one Trainer apart; they become part of `state_key`.
         unsupported_strategies: Lightning strategy class names this method cannot work with, each with the reason;
             refused at attach time.
@@ -65,7 +67,12 @@ class Method(Callback):
         if not self.identified_by:
             # Lightning asks in every hook of every step.
             return identity
-        told_apart = ",".join(f"{name}={getattr(self, name)!r}" for name in self.identified_by)
+        try:
+            told_apart = ",".join(f"{name}={getattr(self, name)!r}" for name in self.identified_by)
+        except (AttributeError, TypeError):
+            # The Trainer asks before anything is attached.
+            check_identified_by(self)
+            raise
         return f"{identity}({told_apart})"
 
     def __repr__(self) -> str:

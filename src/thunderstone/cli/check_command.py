@@ -57,6 +57,9 @@ def execute(package: str, methods: Sequence[str], checks: Sequence[str], as_json
         print(json.dumps(report.as_json(), indent=2))
     else:
         show(report)
+    for plugin in plugins:
+        if plugin.slows:
+            print(f"note  {plugin.label}: {plugin.slows}", file=sys.stderr)
     if badge is not None:
         badge.write_text(json.dumps(report.as_badge()) + "\n", encoding="utf-8")
     return 0 if report.kept else 1

@@ -147,9 +147,8 @@ def _plugins(found: Registry) -> Iterator[Finding]:
         else:
             declared = f"{len(record.methods)} methods, {len(record.strategies)} strategies"
             yield Finding("ok", record.label, declared)
-        if record.heavy:
-            detail = f"{record.value} imports {', '.join(record.heavy)}, which makes `thunderstone list` slow"
-            yield Finding("note", record.label, detail)
+        if record.slows:
+            yield Finding("note", record.label, record.slows)
         for line in record.deprecated:
             yield Finding("note", record.label, line)
     for conflict in found.conflicts:

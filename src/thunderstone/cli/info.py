@@ -18,7 +18,7 @@ _TOLD_ELSEWHERE = ("Args", "Arguments", "Attributes", "Raises", "References", "R
 
 
 def show(name: str) -> None:
-    """Print what is known of a method (``sam``) or strategy (``kind:name`` or ``kind/name``).
+    """Print what is known of a method (``sam``), strategy (``kind:name`` or ``kind/name``) or kind of strategies.
 
     Raises:
         DiscoveryError: There is no such thing (the message has the nearest name), or it cannot be imported.
@@ -30,6 +30,9 @@ def show(name: str) -> None:
     try:
         spec = registry().method(name)
     except UnknownNameError:
+        if name in registry().strategies:
+            _show_kind(name)
+            return
         kinds = [kind for kind, specs in registry().strategies.items() if name in specs]
         if not kinds:
             raise
@@ -56,6 +59,13 @@ def _show_method(spec: MethodSpec) -> None:
     page.section("Any script", f"thunderstone run --with {_with(spec.name, cls)} train.py")
     page.section("YAML", _in_yaml(cls, path))
     _origin(page, spec)
+
+
+def _show_kind(kind: str) -> None:
+    specs = registry().strategies[kind]
+    for name, spec in specs.items():
+        print(f"{kind}:{name}: {spec.summary}")
+    print(f"\nMore of one: thunderstone info {kind}:{next(iter(specs))}")
 
 
 def _show_strategy(spec: StrategySpec) -> None:

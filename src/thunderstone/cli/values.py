@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from thunderstone.cli.value_syntax import is_quoted, items, split, unquoted
-from thunderstone.errors import suggestion
+from thunderstone.errors import nearest
 
 _NONE = {"none", "null"}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -168,19 +168,20 @@ def _literal(text: str, choices: tuple[Any, ...]) -> Any:
         if value == choice:
             return choice
     names = [str(choice) for choice in choices]
-    raise ValueParseError(f"it must be one of {', '.join(names)}. {_near(unquoted(text), names)}".rstrip())
+    raise ValueParseError(f"it must be one of {', '.join(names)}{_near(unquoted(text), names)}")
 
 
 def _member(name: str, kind: type[Enum]) -> Enum:
     if name in kind.__members__:
         return kind.__members__[name]
     names = list(kind.__members__)
-    raise ValueParseError(f"it must be one of {', '.join(names)}. {_near(name, names)}".rstrip())
+    raise ValueParseError(f"it must be one of {', '.join(names)}{_near(name, names)}")
 
 
 def _near(name: str, names: list[str]) -> str:
-    advice = suggestion(name, names)
-    return advice if advice.startswith("Did you mean") else ""
+    # In brackets, since further types or a hint may follow.
+    close = nearest(name, names)
+    return f" (did you mean {close!r}?)" if close else ""
 
 
 def _tuple(text: str, members: tuple[Any, ...]) -> tuple[Any, ...]:

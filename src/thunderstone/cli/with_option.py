@@ -92,7 +92,7 @@ def _pairs(text: str) -> tuple[str, dict[str, str]]:
 
 def _wrong_type(cls: type, argument: str, value: object, annotation: Any, error: ValueParseError) -> ArgumentError:
     hint = f"{argument} is of type {type_name(annotation)}"
-    return ArgumentError(cls.__name__, argument, value, str(error).rstrip("."), hint)
+    return ArgumentError(cls.__name__, argument, value, str(error), hint)
 
 
 def build_together(requested: Iterable[Attached]) -> list[Method]:

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from thunderstone.errors import RequestError
 from thunderstone.tracking.configuration import primitive
@@ -68,6 +70,9 @@ class Result:
         return self.status == FINISHED
 
 
+_FORM = TypeAdapter(Result)
+
+
 def append(path: Path, result: Result) -> None:
     """Add a line, in one write, and see it to the disk: what is there survives whatever happens next."""
     line = json.dumps({"schema": SCHEMA, **primitive(asdict(result))}, ensure_ascii=False, allow_nan=False)
@@ -87,13 +92,12 @@ def read(path: Path) -> list[Result]:
     """The runs of a `runs.jsonl`, the last line of each; none when there is no such file. Half a line is left out.
 
     Raises:
-        RequestError: The file was written by another version of Thunderstone, and cannot be understood.
+        RequestError: A line was written by another version of Thunderstone, or cannot be understood.
     """
     if not path.exists():
         return []
     found: dict[tuple[str, int], Result] = {}
-    known = {each.name for each in fields(Result)}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             entry = json.loads(line)
         except ValueError:
@@ -103,9 +107,15 @@ def read(path: Path) -> list[Result]:
                 f"{path}: a line was written by another version of Thunderstone (this one reads schema {SCHEMA}). "
                 "HINT: use that version, or --output another folder"
             )
-        result = Result(**{name: value for name, value in entry.items() if name in known})
-        metrics = {name: float(value) for name, value in result.metrics.items()}  # "nan" and "inf" are texts in JSON
-        found[result.key] = Result(**{**vars(result), "metrics": metrics})
+        try:
+            result = _FORM.validate_python(entry)  # its "nan" and "inf", texts in JSON, become numbers
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            raise RequestError(
+                f"{path}: line {number} is not of a run: {'.'.join(map(str, wrong['loc']))} is {wrong['input']!r:.60} "
+                f"({wrong['msg']}). HINT: take the line out, and `thunderstone compare` runs it again"
+            ) from error
+        found[result.key] = result
     return list(found.values())
 
 

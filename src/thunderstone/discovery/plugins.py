@@ -14,7 +14,7 @@ from thunderstone.discovery import settings
 from thunderstone.discovery.api_version import api_of, check_api
 from thunderstone.discovery.declarations import declared, deprecations, registered
 from thunderstone.discovery.import_limit import ImportTimeout, wait_longer, within_limit
-from thunderstone.errors import ApiVersionError, BrokenPluginError, HookError, ThunderstoneError
+from thunderstone.errors import ApiVersionError, BrokenPluginError, HookError, ThunderstoneError, sentence
 from thunderstone.specs import MethodSpec, StrategySpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,14 @@ class PluginRecord:
     @property
     def explained(self) -> str:
         """Why it is not there and what to do about it, in one line."""
-        return f"{self.reason}. HINT: {self.hint}" if self.hint else self.reason
+        return f"{sentence(self.reason)} HINT: {self.hint}" if self.hint else self.reason
+
+    @property
+    def slows(self) -> str:
+        """What its import costs everybody, in one line; empty where its module is light."""
+        if not self.heavy:
+            return ""
+        return f"{self.value} imports {', '.join(self.heavy)}, which makes `thunderstone list` slow"
 
     def failed(self, reason: str, hint: str = "", traceback: str = "", **found: Any) -> PluginRecord:
         """This plug-in, failed. Without a `hint` it can only be repaired or left out."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
 # Seconds before work of known length is shown at all: a line that comes and goes within a blink tells nothing.
 DELAY = 0.3
+
+
+def _is_amount(value: float) -> bool:
+    return 0 <= value < math.inf  # False for NaN
 
 
 class Line(Protocol):
@@ -25,7 +30,8 @@ class Phase:
 
     Args:
         what: A few words, as shown.
-        total: How much there is to do, in any unit; None where that is not known.
+        total: How much there is to do, in any unit; None where that is not known, for which NaN, infinity and less than
+            nothing are taken too.
         begin: Puts a line on the screen. None shows nothing, and then all of this costs next to nothing.
 
     Attributes:
@@ -35,7 +41,8 @@ class Phase:
     def __init__(
         self, what: str, total: float | None = None, begin: Callable[[str, float | None], Line | None] | None = None
     ) -> None:
-        self.what, self.total, self.done = what, total, 0.0
+        self.what, self.done = what, 0.0
+        self.total = total if total is not None and _is_amount(total) else None
         self._begin = begin
         self._line: Line | None = None
 
@@ -50,11 +57,16 @@ class Phase:
         self.close()
 
     def advance(self, by: float = 1.0) -> None:
-        """So much more is done."""
+        """So much more is done; see `to`."""
         self.to(self.done + by)
 
     def to(self, done: float) -> None:
-        """So much is done in all."""
+        """So much is done in all.
+
+        NaN, infinity and less than nothing change nothing: what is shown ends no training.
+        """
+        if not _is_amount(done):
+            return
         self.done = done
         if self._line is not None:
             self._line.update(done)

@@ -5,18 +5,35 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from thunderstone.comparison import results as log
 from thunderstone.comparison.launchers import STDERR
 from thunderstone.comparison.notes import notes
 from thunderstone.comparison.schedule import last_lines
 from thunderstone.errors import RequestError
+from thunderstone.report import csv_files
 from thunderstone.report.folders import read_folder
-from thunderstone.report.model import Picture, Report, ShownTable
+from thunderstone.report.lenient import understood
+from thunderstone.report.model import Picture, Report
 
 DESCRIPTION = "comparison.json"
 _SHOWN_LINES = 20
+
+
+class _Description(BaseModel):
+    """What is shown of a `comparison.json`."""
+
+    settings: list[str] | None = None
+    seeds: list[int] | None = None
+    metric: str | None = None
+    mode: str | None = None
+    mode_guessed: bool = False
+    command: list[str] = []
+    directory: str = ""
 
 
 def _heads(settings: Sequence[str]) -> dict[str, str]:
@@ -43,12 +60,20 @@ def read_comparison(folder: Path) -> Report:
     Raises:
         RequestError: Its files cannot be understood.
     """
+    path = folder / DESCRIPTION
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"report: {folder / DESCRIPTION} cannot be read: {type(error).__name__}: {error}") from error
+        raise RequestError(f"report: {path} cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"report: {path} holds a {type(content).__name__}, not the description of a comparison. HINT: the same "
+            "`thunderstone compare` writes it again, and keeps the runs that have finished"
+        )
+    description, said = understood(_Description, content, path.name)
     results = {result.key: result for result in log.read(folder / log.LOG)}
-    order = description.get("settings", [])
+    settings = description.settings
+    order = list(dict.fromkeys(label for label, _ in results)) if settings is None else settings
     keys = sorted(results, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key))
     runs = []
     for key in keys:
@@ -63,21 +88,29 @@ def read_comparison(folder: Path) -> Report:
         if not result.finished:
             run.notes += last_lines(folder / result.folder / STDERR, _SHOWN_LINES)
         runs.append(run)
-    title = f"{description.get('metric', 'Comparison')}: {' · '.join(order)}"
-    report = Report(title, runs, command=description.get("command", ()))
-    report.directory = str(description.get("directory", ""))
+    metric = description.metric
+    report = Report(f"{metric or 'Comparison'}: {' · '.join(order)}", runs, command=description.command)
+    report.directory, report.notes = description.directory, said
     # The table is of these; runs that were asked for earlier are in the folder too.
-    seeds = description.get("seeds", [seed for _, seed in keys])
+    seeds = [seed for _, seed in keys] if description.seeds is None else description.seeds
     compared = [results[key] for key in keys if key[0] in order and key[1] in seeds]
-    guessed = description.get("mode") if description.get("mode_guessed") else None
-    report.notes += notes(compared, str(description.get("metric")), guessed)
-    summary = folder / "summary.csv"
-    if summary.is_file():
-        with summary.open(newline="", encoding="utf-8") as file:
-            names, *rows = list(csv.reader(file)) or [[]]
-        head = [_heads(order).get(name, name) for name in names]
-        report.tables.append(ShownTable(f"{description.get('metric')} by setting", head, rows))
-    picture = folder / "comparison.png"
-    if picture.is_file():
-        report.pictures.append(Picture("The comparison", picture.read_bytes()))
+    guessed = description.mode if description.mode_guessed else None
+    report.notes += notes(compared, str(metric), guessed)
+    _put_summary(report, folder, f"{metric or 'The metric'} by setting", _heads(order))
     return report
+
+
+def _put_summary(report: Report, folder: Path, title: str, heads: dict[str, str]) -> None:
+    summary, picture = folder / "summary.csv", folder / "comparison.png"
+    try:
+        table = csv_files.table(summary, title) if summary.is_file() else None
+    except (OSError, csv.Error) as error:
+        report.notes.append(f"{summary.name} cannot be read: {error}.")
+        table = None
+    if table is not None:
+        report.tables.append(replace(table, columns=[heads.get(name, name) for name in table.columns]))
+    try:
+        if picture.is_file():
+            report.pictures.append(Picture("The comparison", picture.read_bytes()))
+    except OSError as error:
+        report.notes.append(f"{picture.name} cannot be read: {error}.")

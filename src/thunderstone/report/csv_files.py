@@ -14,11 +14,11 @@ def long_scalars(path: Path, curves: dict[str, list[Point]]) -> int:
     lost = 0
     for row in _rows(path):
         try:
-            point = (float(row["step"]), float(row["value"]))
+            key, point = row["key"], (float(row["step"]), float(row["value"]))
         except (KeyError, TypeError, ValueError):
             lost += 1
             continue
-        curves.setdefault(row["key"], []).append(point)
+        curves.setdefault(key, []).append(point)
     return lost
 
 

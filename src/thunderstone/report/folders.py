@@ -7,11 +7,14 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from thunderstone.report import csv_files, event_files
+from thunderstone.report.lenient import understood
 from thunderstone.report.model import Picture, ShownRun
 from thunderstone.tracking.run_record import NAME, read_record
 
@@ -36,6 +39,18 @@ _FACTS = (
     "threads",
     "git",
 )
+
+
+class _Record(BaseModel):
+    """What is shown of a `run.json` beside its facts, which may be of any type."""
+
+    status: str = "unknown"
+    reason: str = ""
+    methods: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    command: list[str] = []
+    directory: str = ""
+    metrics: dict[str, float] = {}  # "nan" and "inf" are texts in JSON
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -89,21 +104,33 @@ def put_last_record(run: ShownRun, folder: Path) -> None:
     if not records:
         return
     # A run that was killed has no later one.
-    put_record(run, read_record(max(records, key=lambda path: (len(path.name), path.name))))
+    last = max(records, key=lambda path: (len(path.name), path.name))
+    content = read_record(last)
+    record, notes = understood(_Record, content, last.name)
+    run.status, run.reason = record.status, record.reason
+    run.methods, run.versions = record.methods, record.versions
+    run.command, run.directory = record.command, record.directory
+    run.facts = {name: content[name] for name in _FACTS if content.get(name) is not None}
+    run.metrics.update(record.metrics)
+    run.notes += notes
     if len(records) > 1:
         run.notes.append(f"{len(records)} fits have written to this folder; the last one's record is shown.")
 
 
-def put_record(run: ShownRun, record: dict[str, Any]) -> None:
-    """Take over what a `run.json` says."""
-    run.status, run.reason = str(record.get("status", "unknown")), str(record.get("reason", ""))
-    run.methods = dict(record.get("methods") or {})
-    run.versions = dict(record.get("versions") or {})
-    run.command = list(record.get("command") or ())
-    run.directory = str(record.get("directory") or "")
-    run.facts = {name: record[name] for name in _FACTS if record.get(name) is not None}
-    for name, value in (record.get("metrics") or {}).items():
-        run.metrics[name] = float(value)
+def as_logged(metrics: Mapping[str, float], logged: Iterable[str]) -> dict[str, float]:
+    """The metrics of a `run.json` under the names a logger with a prefix gave them: each is shown once.
+
+    Args:
+        metrics: By the names that the module and its methods use.
+        logged: The names in the logger's files. Lightning logs the epoch beside everything, which tells the prefix.
+    """
+    names = set(logged)
+    epochs = [name for name in names if name == "epoch" or name.endswith("-epoch")]
+    prefix = epochs[0].removesuffix("epoch") if len(epochs) == 1 else ""
+    return {
+        f"{prefix}{name}" if name not in names and f"{prefix}{name}" in names else name: value
+        for name, value in metrics.items()
+    }
 
 
 def _read_scalars(run: ShownRun, folder: Path) -> None:
@@ -131,6 +158,7 @@ def _read_scalars(run: ShownRun, folder: Path) -> None:
                 # What both a logger and the comparison have written down is one curve: the one with more points.
                 if len(points) > len(run.curves.get(key, ())):
                     run.curves[key] = points
+    run.metrics = as_logged(run.metrics, run.curves)
     for key, points in run.curves.items():
         run.metrics.setdefault(key, points[-1][1])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from thunderstone.report.folders import put_last_record
+from thunderstone.report.folders import as_logged, put_last_record
 from thunderstone.report.model import Picture, ShownRun, ShownTable
 from thunderstone.report.wandb_log import LogError, merge, records
 
@@ -115,7 +115,7 @@ def _record(run: ShownRun, files: Path) -> None:
     status, metrics, methods = run.status, dict(run.metrics), run.methods
     put_last_record(run, files)
     run.facts.update(seen)
-    run.metrics = {**run.metrics, **metrics}
+    run.metrics = {**as_logged(run.metrics, metrics), **metrics}
     run.methods = methods or run.methods
     if status == "failed":
         run.status = status

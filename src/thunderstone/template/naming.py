@@ -7,7 +7,9 @@ import importlib.metadata
 import keyword
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from thunderstone.errors import RequestError
 
@@ -71,7 +73,7 @@ def names_for(given: str) -> PackageNames:
     if len(name) > LONGEST:
         raise RequestError(
             f"new: {given!r} is too long for what users type: {len(name)} characters, and at most {LONGEST} are "
-            "allowed. HINT: the name people use for it in speech, such as sam"
+            "allowed. HINT: the short name people use for it in speech"
         )
     names = PackageNames(name)
     taken = _what_has(names)
@@ -83,7 +85,11 @@ def names_for(given: str) -> PackageNames:
 def _corrected(given: str) -> str:
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", given)
     name = "-".join(word for word in re.split(r"[^a-z0-9]+", apart.lower()) if word)
-    return f"thunderstone new {name}" if _NAME.match(name.replace("-", "_")) else "thunderstone new weight-noise"
+    names = PackageNames(name.replace("-", "_"))
+    if not _NAME.match(names.method) or len(names.method) > LONGEST:
+        return "write it as one writes weight-noise"
+    taken = _what_has(names)
+    return f"thunderstone new {name}" if taken is None else f"choose another name; {name!r} will not do either: {taken}"
 
 
 def _what_has(names: PackageNames) -> str | None:
@@ -103,11 +109,17 @@ def _what_has(names: PackageNames) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
         return f"the distribution {distribution} {version} is installed"
-    owners = importlib.metadata.packages_distributions()
+    owners = _owners()
     for module in (names.module, name):
         if module in owners:
             return f"the module {module!r} of the installed distribution {owners[module][0]} has it"
     return _registered(name)
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    # It reads a file of every installed distribution, which takes a second or so.
+    return importlib.metadata.packages_distributions()
 
 
 def _registered(name: str) -> str | None:

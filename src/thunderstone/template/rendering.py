@@ -6,9 +6,13 @@ import errno
 import json
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -56,7 +60,7 @@ def write_package(texts: Mapping[str, str], folder: Path) -> None:
     """Write the files into a new folder, which is there with all of them or is not there.
 
     They are written beside it first and the finished folder is renamed, so that neither an error nor Ctrl-C leaves a
-    part of it.
+    part of it. Signals that end a process at once wait until it is done.
 
     Args:
         texts: From `rendered`.
@@ -67,14 +71,33 @@ def write_package(texts: Mapping[str, str], folder: Path) -> None:
     """
     if os.path.lexists(folder):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    with _undisturbed():
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            # One below: the temporary folder itself is closed to everybody else.
+            package = beside / folder.name
+            for place, text in texts.items():
+                path = package / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            package.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """SIGTERM and SIGHUP, which would end the process without a `finally`, do what they do after the block."""
+    received: list[int] = []
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                earlier[number] = signal.signal(number, lambda number, frame: received.append(number))
     try:
-        # One below: the temporary folder itself is closed to everybody else.
-        package = beside / folder.name
-        for place, text in texts.items():
-            path = package / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-        package.rename(folder)
+        yield
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])

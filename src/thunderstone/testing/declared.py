@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from thunderstone.attachment.method import Method
 from thunderstone.discovery.lookup import check_arguments, class_of
-from thunderstone.errors import ArgumentError, BrokenPluginError
+from thunderstone.errors import ArgumentError, BrokenPluginError, sentence
 from thunderstone.specs import MethodSpec
 from thunderstone.testing.subject import Subject
 
@@ -16,7 +17,7 @@ def subject_of(spec: MethodSpec) -> Subject:
 
     Raises:
         BrokenPluginError: The method or the subject cannot be imported, the latter is no `Subject` or one of another
-            class, or there is none and the method cannot be made without arguments.
+            class, or there is none and the method cannot be made without arguments. Or the class has another name.
     """
     target = spec.load_conformance()
     if target is None:
@@ -29,7 +30,7 @@ def subject_of(spec: MethodSpec) -> Subject:
         except Exception as error:
             raise BrokenPluginError(
                 f"method {spec.name!r} declares conformance={spec.conformance!r}, which raises "
-                f"{type(error).__name__}: {error}. HINT: it is called without arguments and returns a Subject"
+                f"{type(error).__name__}: {sentence(error)} HINT: it is called without arguments and returns a Subject"
             ) from error
         if isinstance(made, Subject):
             return _of_its_class(spec, made)
@@ -40,8 +41,18 @@ def subject_of(spec: MethodSpec) -> Subject:
     )
 
 
+def _require_one_name(spec: MethodSpec, cls: type[Method]) -> None:
+    """Users would type the one name and find the method's metrics under the other."""
+    if cls.name and cls.name != spec.name:
+        raise BrokenPluginError(
+            f"method {spec.name!r} is {cls.__name__}, whose name is {cls.name!r}: what it reports would be named "
+            f"{cls.name}/…, and is looked for under {spec.name}/…. HINT: name: ClassVar[str] = {spec.name!r}"
+        )
+
+
 def _of_the_kit(spec: MethodSpec) -> Subject:
     cls = class_of(spec)
+    _require_one_name(spec, cls)
     try:
         check_arguments(cls, {})
     except ArgumentError as error:
@@ -64,4 +75,5 @@ def _of_its_class(spec: MethodSpec, subject: Subject) -> Subject:
             f"method {spec.name!r} declares conformance={spec.conformance!r}, which makes a {type(made).__name__} and "
             f"not a {cls.__name__}. HINT: give {cls.__name__} a Subject({spec.name!r}, ...) of its own"
         )
+    _require_one_name(spec, cls)
     return subject

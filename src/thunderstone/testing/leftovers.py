@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,7 +15,8 @@ from torch.nn.modules import module as nn_module
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from thunderstone.testing.training import Run
+if TYPE_CHECKING:
+    from thunderstone.testing.training import Run
 
 _CLASSES: tuple[type, ...] = (
     Trainer,
@@ -35,7 +36,12 @@ _CLASSES: tuple[type, ...] = (
 )
 
 
-def patched_functions() -> dict[str, int]:
+def process_state() -> dict[str, Any]:
+    """What a run may patch or set outside of its own objects."""
+    return {"functions": _functions(), "settings": _settings()}
+
+
+def _functions() -> dict[str, int]:
     """Identity of every function of the classes a run uses, and of torch's entry points."""
     functions = {
         f"{cls.__module__}.{cls.__qualname__}.{name}": id(value)
@@ -48,7 +54,7 @@ def patched_functions() -> dict[str, int]:
     return functions
 
 
-def global_settings() -> dict[str, Any]:
+def _settings() -> dict[str, Any]:
     """Settings of the process that training depends on."""
     hooks = [
         name for name in vars(nn_module) if name.startswith("_global_") and isinstance(vars(nn_module)[name], Mapping)

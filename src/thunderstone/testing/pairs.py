@@ -145,7 +145,8 @@ def _fit(
             raise CheckFailure(f"{name} is trained to values that are not finite")
     return {
         **final_state(trainer, module),
-        **{label: method.state_dict() for label, method in zip(labels, methods, strict=True)},
+        # Not by class: two methods on one Trainer may be of one.
+        **{method.state_key: method.state_dict() for method in methods},
     }
 
 

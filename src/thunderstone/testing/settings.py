@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,20 @@ def _scaled() -> dict[str, Any]:
     return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
 
 
+class _ScaledOnly(MixedPrecision):
+    """A GradScaler without lower precision: a power of two that losses are multiplied by changes no bit."""
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        yield
+
+
+def _scaled_in_single_precision() -> dict[str, Any]:
+    # It grows in the course of so short a run, and never overflows.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+    return {"plugins": [_ScaledOnly("16-mixed", "cpu", scaler=scaler)]}
+
+
 PLAIN = Setting("plain")
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
@@ -41,6 +56,7 @@ SETTINGS: dict[str, Setting] = {
         PLAIN,
         Setting("bf16-mixed", lambda: {"precision": "bf16-mixed"}),
         Setting("16-mixed", _scaled),
+        Setting("a growing loss scale", _scaled_in_single_precision),
         Setting("64-true", lambda: {"precision": "64-true"}),
         Setting("accumulate_grad_batches=3", lambda: {"accumulate_grad_batches": 3}),
         Setting("gradient_clip_val by norm", lambda: {"gradient_clip_val": CLIP_NORM}),

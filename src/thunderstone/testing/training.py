@@ -22,6 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from thunderstone.random_state import RandomState
+from thunderstone.testing.leftovers import process_state
 from thunderstone.testing.memory_logger import Entry, MemoryLogger
 from thunderstone.testing.observer import CallbackEvents, Observer, counted
 from thunderstone.testing.settings import PLAIN, Setting
@@ -82,6 +83,8 @@ class Run:
         entries: Calls of the logger.
         state: Weights, optimizer, schedulers, random state and progress at the end; nested.
         callbacks_before: ``trainer.callbacks`` before `fit`.
+        process_before: What a run may patch or set in the process, before it; see `leftovers.process_state`.
+        process_after: The same after it.
         error: What `fit` raised, if the caller expected something to be raised.
     """
 
@@ -91,6 +94,8 @@ class Run:
     entries: list[Entry]
     state: dict[str, Any] = field(default_factory=dict)
     callbacks_before: list[Callback] = field(default_factory=list)
+    process_before: dict[str, Any] = field(default_factory=dict)
+    process_after: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
 
     @property
@@ -134,11 +139,13 @@ def train(
         )
         run = Run(trainer, module, observer, logger.entries, callbacks_before=list(trainer.callbacks))
         fitted: Any = _compiled(module) if setting.compiled else module
+        run.process_before = process_state()
         seed(SEED + 1)
         try:
             trainer.fit(fitted, case.loader(), case.validation() if case.validation is not None else None)
         except expect as error:
             run.error = error
+        run.process_after = process_state()
         run.state = final_state(trainer, module)
     return run
 

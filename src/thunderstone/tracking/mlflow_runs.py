@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from thunderstone.tracking.folder import as_csv, described, existing, place_of
 from thunderstone.tracking.records import Artifact, Counted, Record
 from thunderstone.tracking.run_record import NAME, RunRecord
-from thunderstone.tracking.sink import Sink
+from thunderstone.tracking.sink import Sink, TrackingWarning
 
 TAG = "thunderstone.methods"
 
@@ -34,11 +35,38 @@ class MLFlowSink(Sink):
         self.name = type(logger).__name__
         self.logger = logger
         self._root: PurePosixPath | None = None
+        self._refused: set[str] = set()
         self._taken: Counter[PurePosixPath] = Counter()
         self._kept: tempfile.TemporaryDirectory[str] | None = None
 
     def scalars(self, values: Mapping[str, float], step: int, epoch: int) -> None:
-        self.logger.log_metrics({**values, "epoch": epoch}, step=step)
+        taken = {"epoch": float(epoch), **{key: value for key, value in values.items() if key not in self._refused}}
+        try:
+            self.logger.log_metrics(taken, step=step)
+        except Exception as error:
+            self._one_by_one(taken, step, error)
+
+    def _one_by_one(self, values: Mapping[str, float], step: int, error: Exception) -> None:
+        """Write each scalar by itself after MLflow has refused them together; what it refuses is left out from now on.
+
+        A store of files cannot have both ``a`` and ``a/b``, and no store takes every name. It may have written some of
+        the step before it refused: of these points there are two.
+        """
+        refused: dict[str, Exception] = {}
+        for number, (key, value) in enumerate(values.items()):
+            try:
+                self.logger.log_metrics({key: value}, step=step)
+            except Exception as own:
+                if number == 0:
+                    raise error from None  # the epoch's name is a good one: nothing can be written at all
+                refused[key] = own
+        if refused:
+            self._refused |= refused.keys()
+            reasons = "; ".join(f"{key!r} ({type(own).__name__}: {own})" for key, own in refused.items())
+            rank_zero_warn(
+                f"{self.name} does not take the name of these metrics, which are left out from now on: {reasons}",
+                category=TrackingWarning,
+            )
 
     def run(self, record: RunRecord) -> None:
         # It is written once more, here, when the fit ends.

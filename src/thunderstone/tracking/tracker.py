@@ -17,6 +17,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from thunderstone.errors import sentence
 from thunderstone.lightning_private import callbacks_of, set_callbacks
 from thunderstone.markers import hookimpl
 from thunderstone.random_state import RandomState
@@ -258,8 +259,8 @@ class Tracker:
             return
         self._warned.add(who)
         rank_zero_warn(
-            f"{who} could not write {what}: {type(error).__name__}: {error}. This record is lost; training goes on, "
-            "and later records are tried without a further warning.",
+            f"{who} could not write {what}: {type(error).__name__}: {sentence(error)} This record is lost; training "
+            "goes on, and later records are tried without a further warning.",
             category=TrackingWarning,
         )
 

@@ -98,6 +98,7 @@ LAYER_TICKETS = Subject(
         "counts_statistics_once": "the block that goes is one with statistics",
         "clean_after_fit": _STAYS_AWAY,
         "clean_after_exception": _STAYS_AWAY,
+        "clean_after_exception_in_validation": _STAYS_AWAY,
         "clean_after_keyboard_interrupt": _STAYS_AWAY,
     },
 )

@@ -58,7 +58,7 @@ class MESA(Method):
         class_dim: int = -1,
     ) -> None:
         self.weight = finite("MESA", "weight", weight, "the paper uses 0.8; 0 switches the method off", minimum=0)
-        self.decay = finite("MESA", "decay", decay, "use 0.9 to 0.9998", minimum=0, maximum=1 - 1e-12)
+        self.decay = finite("MESA", "decay", decay, "use 0.9 to 0.9998", minimum=0, below=1)
         self.temperature = finite("MESA", "temperature", temperature, "the paper uses 5", above=0)
         self.start_epoch = whole("MESA", "start_epoch", start_epoch, "the paper uses 5; 0 starts at once", minimum=0)
         captured("MESA", output, call)

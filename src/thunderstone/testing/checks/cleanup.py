@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 
 from thunderstone.testing.bench import Bench
 from thunderstone.testing.comparison import require_same
-from thunderstone.testing.leftovers import global_settings, patched_functions, traces
+from thunderstone.testing.leftovers import traces
 from thunderstone.testing.outcome import CheckFailure, CheckSkipped, check
 from thunderstone.testing.training import Run, train
 
@@ -17,7 +17,7 @@ _FAILS_AT = 9
 """Number of the failing call of training_step among first passes: in the second epoch."""
 
 
-class _Interruption(Exception):
+class Interruption(Exception):
     """Raised by a module of the zoo; no method raises it by itself."""
 
 
@@ -45,27 +45,25 @@ def _failing(kind: type[BaseException], second_pass: bool, reached: list[bool]) 
     return prepare
 
 
-def _require_clean(where: str, before: tuple[dict[str, int], dict[str, Any]], plain: Run, run: Run) -> None:
+def require_clean(where: str, plain: Run, run: Run) -> None:
+    """Refuse what a run has left behind that one without a method has not."""
     left = sorted(traces(run) - traces(plain))
     if left:
         more = f"; and {len(left) - 6} more" if len(left) > 6 else ""
         raise CheckFailure(f"[{where}] left behind: {'; '.join(left[:6])}{more}")
-    functions, settings = before
-    now = patched_functions()
-    patched = [name for name, identity in functions.items() if now.get(name) != identity]
+    before, after = run.process_before, run.process_after
+    patched = [name for name, identity in before["functions"].items() if after["functions"].get(name) != identity]
     if patched:
         raise CheckFailure(f"[{where}] left patched: {', '.join(patched)}")
-    require_same(where, "a setting of the process", settings, global_settings())
+    require_same(where, "a setting of the process", before["settings"], after["settings"])
 
 
 @check(rule=5)
 def check_clean_after_fit(bench: Bench) -> None:
     """After fit no patch, hook or attribute is left, and trainer.callbacks is as it was."""
     for case in bench.cases():
-        plain = bench.plain(case)
-        before = (patched_functions(), global_settings())
-        run = bench.train(case, [bench.method(case)])
-        _require_clean(f"{case.name}, after fit", before, plain, run)
+        run = bench.default(case)
+        require_clean(f"{case.name}, after fit", bench.plain(case), run)
         if [id(c) for c in run.trainer.callbacks] != [id(c) for c in run.callbacks_before]:
             raise CheckFailure(
                 f"[{case.name}, after fit] trainer.callbacks was {_names(run.callbacks_before)} and is "
@@ -85,7 +83,6 @@ def _after_failure(bench: Bench, kind: type[BaseException], second_pass: bool) -
     where = f"{case.name}, after {kind.__name__.strip('_')} in the {place} pass"
     reached: list[bool] = []
     plain = train(case, [], prepare=_failing(kind, False, []), expect=expect)
-    before = (patched_functions(), global_settings())
     run = train(case, [bench.method(case)], prepare=_failing(kind, second_pass, reached), expect=expect)
     if not reached:
         if second_pass:
@@ -95,7 +92,7 @@ def _after_failure(bench: Bench, kind: type[BaseException], second_pass: bool) -
         raise CheckFailure(f"[{where}] the exception never came out of fit")
     if type(run.error) is not type(plain.error):
         raise CheckFailure(f"[{where}] fit raised {run.error!r} instead of {plain.error!r}")
-    _require_clean(where, before, plain, run)
+    require_clean(where, plain, run)
     current = dict(run.module.named_parameters())
     require_same(where, "the weights against those after the last update", run.observer.weights, current)
 
@@ -103,13 +100,13 @@ def _after_failure(bench: Bench, kind: type[BaseException], second_pass: bool) -
 @check(rule=5)
 def check_clean_after_exception(bench: Bench) -> None:
     """An exception in training_step comes out as it is; nothing is left and no weight is perturbed."""
-    _after_failure(bench, _Interruption, second_pass=False)
+    _after_failure(bench, Interruption, second_pass=False)
 
 
 @check(rule=5)
 def check_clean_after_exception_in_second_pass(bench: Bench) -> None:
     """The same for an exception in a second pass of a method that makes one."""
-    _after_failure(bench, _Interruption, second_pass=True)
+    _after_failure(bench, Interruption, second_pass=True)
 
 
 @check(rule=5)

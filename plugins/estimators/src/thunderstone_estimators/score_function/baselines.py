@@ -45,7 +45,7 @@ class NVIL(nn.Module):
         super().__init__()
         self.num_samples = whole("NVIL", "num_samples", num_samples, "use 1 or more")
         self.baseline = baseline
-        self.decay = finite("NVIL", "decay", decay, "the paper uses 0.8", minimum=0, maximum=1 - 1e-12)
+        self.decay = finite("NVIL", "decay", decay, "the paper uses 0.8", minimum=0, below=1)
         self.normalize = flag("NVIL", "normalize", normalize, "True divides by the running scale")
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.zeros(()))
