@@ -34,7 +34,7 @@ def make_run(folder: Path, curve: list[float], end: str | None = "finished", **f
         sink.table(Record("sam", "layers", Table(["layer", "density"], [["a", 0.25], [HOSTILE, step]]), step, 0))
     figure = Figure(figsize=(1, 1), dpi=30)
     figure.subplots().plot([1, 2])
-    sink.figure(Record("sam", "spectrum", figure, 15, 0), render(figure))
+    sink.figure(Record("sam", "spectrum", figure, 15, 0), render(figure, "sam/spectrum"))
     if end is not None:
         record.close(end, "" if end == "finished" else "ValueError: no data", metrics={"val_acc": 0.875})
 
@@ -78,7 +78,7 @@ def comparison(tmp_path: Path) -> Path:
             results.append(folder / "runs.jsonl", found)
     write_json(folder / "comparison.json", {**description, "command": ["thunderstone", "compare", "a b"]})
     (folder / "summary.csv").write_text("setting,mean\nplain,0.5123456789\nsam:rho=0.1,0.55\n")
-    (folder / "comparison.png").write_bytes(render(Figure(figsize=(1, 1), dpi=30)))
+    (folder / "comparison.png").write_bytes(render(Figure(figsize=(1, 1), dpi=30), "comparison"))
     return folder
 
 

@@ -88,7 +88,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float] | tuple[None, 
     """
     if len(differences) < 2:
         return None, None
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
     found = bootstrap(
         (np.asarray(differences, dtype=float),),

@@ -45,7 +45,7 @@ def noisy_digits(seed: int, examples: int = EXAMPLES, wrong: float = WRONG) -> D
         RequestError: scikit-learn is not installed.
     """
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise RequestError(
             f"demo: its images come with scikit-learn, and the module {error.name!r} is not installed. "

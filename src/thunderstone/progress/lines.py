@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.markup import escape
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from thunderstone.progress.phase import DELAY
 

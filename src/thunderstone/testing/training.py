@@ -27,11 +27,13 @@ from thunderstone.testing.memory_logger import Entry, MemoryLogger
 from thunderstone.testing.observer import CallbackEvents, Observer, counted
 from thunderstone.testing.settings import PLAIN, Setting
 from thunderstone.testing.zoo import Case
+from thunderstone.tracking.figures import drawn_once
 
 EPOCHS = 2
 SEED = 20250101
 # What a shell may have set, and what would decide how a Trainer is built.
 _FOREIGN = ("THUNDERSTONE_WITH", "PL_TRAINER_")
+_PICTURES: dict[str, bytes] = {}
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning")
 
 
@@ -46,9 +48,9 @@ def seed(value: int = SEED) -> None:
 def apart() -> Iterator[None]:
     """A block whose runs neither see the caller's process state nor change it.
 
-    One thread (a reduction adds in one order), Lightning's messages off, no variable that attaches methods or sets a
-    Trainer's arguments,
-    and random state, signal handler and working folder's contents as before.
+    One thread (a reduction adds in one order), Lightning's messages off, one picture for all figures of a name, no
+    variable that attaches methods or sets a Trainer's arguments, and random state, signal handler and working folder's
+    contents as before.
     """
     random_state, threads = RandomState(), torch.get_num_threads()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -59,7 +61,7 @@ def apart() -> Iterator[None]:
     try:
         for name in levels:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), drawn_once(_PICTURES):
             warnings.simplefilter("ignore")
             yield
     finally:

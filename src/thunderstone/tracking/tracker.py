@@ -214,7 +214,7 @@ class Tracker:
         elif isinstance(value, Artifact):
             self._each(record, lambda sink: sink.artifact(record))
         elif is_figure(value):
-            png = self._attempt("matplotlib", record.key, partial(render, value))
+            png = self._attempt("matplotlib", record.key, partial(render, value, record.key))
             if png is not None:
                 self._each(record, lambda sink: sink.figure(record, png))
         else:

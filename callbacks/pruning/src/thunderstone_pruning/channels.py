@@ -125,7 +125,7 @@ def plan_channels(
 def torch_pruning(who: str) -> Any:
     """The library, or an ImportError that says how to get it."""
     try:
-        import torch_pruning
+        import torch_pruning  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             f"{who} finds out which channels hang together with torch-pruning, which is not installed. HINT: pip "
