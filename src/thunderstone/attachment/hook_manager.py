@@ -64,12 +64,9 @@ class HookManager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         # Of the two hundred attributes of a callback a few are marked. Most of the others are told by a look into the
         # classes, which evaluates no property: some only have a value during a fit.
-        if name not in getattr(plugin, "__dict__", ()):
-            for base in type(plugin).__mro__:
-                if name in vars(base):
-                    if not _is_marked(vars(base)[name]):
-                        return None
-                    break
+        found = _in_classes(type(plugin), name)
+        if found and not _is_marked(found[0]) and name not in getattr(plugin, "__dict__", ()):
+            return None
         return super().parse_hookimpl_opts(plugin, name)
 
     @property
@@ -113,7 +110,7 @@ class HookManager(pluggy.PluginManager):
                 "it an __init__"
             )
         for name in dir(kind):
-            own, *inherited = [vars(base)[name] for base in kind.__mro__ if name in vars(base)] or [None]
+            own, *inherited = _in_classes(kind, name) or [None]
             # `record` is what a method reports with.
             meant = (name in HOOK_NAMES and name != "record") or any(map(_is_marked, inherited))
             if meant and callable(getattr(kind, name, None)) and not _is_marked(own):
@@ -140,6 +137,11 @@ class HookManager(pluggy.PluginManager):
 def called(plugin: object) -> str:
     """How messages name it: a class by its name, a module by its own."""
     return plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__name__
+
+
+def _in_classes(kind: type, name: str) -> list[object]:
+    """What a class and its bases have under a name, the nearest first; nothing is evaluated."""
+    return [vars(base)[name] for base in kind.__mro__ if name in vars(base)]
 
 
 def _is_marked(attribute: object) -> bool:
